@@ -1,0 +1,79 @@
+#include "integration/torch/conditions.hpp"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <c10/core/DefaultDtype.h>
+#include <c10/core/GradMode.h>
+
+#include <mutex>
+
+namespace reprise::engine {
+namespace {
+
+using at::Float32Backend;
+using at::Float32Op;
+constexpr std::pair<Float32Backend, Float32Op> kPrecisions[] = {{Float32Backend::GENERIC, Float32Op::ALL},
+                                                                {Float32Backend::MKLDNN, Float32Op::ALL},
+                                                                {Float32Backend::MKLDNN, Float32Op::CONV},
+                                                                {Float32Backend::MKLDNN, Float32Op::RNN},
+                                                                {Float32Backend::MKLDNN, Float32Op::MATMUL}};
+
+void enforce(const Settings& wanted, const Settings& now) {
+  auto& context = at::globalContext();
+  if (wanted.default_dtype != now.default_dtype) c10::set_default_dtype(wanted.default_dtype);
+  if (wanted.threads != now.threads) at::set_num_threads(wanted.threads);
+  if (wanted.deterministic != now.deterministic || wanted.deterministic_warn_only != now.deterministic_warn_only)
+    context.setDeterministicAlgorithms(wanted.deterministic, wanted.deterministic_warn_only);
+  if (wanted.fill_uninitialised != now.fill_uninitialised) context.setDeterministicFillUninitializedMemory(wanted.fill_uninitialised);
+  if (wanted.mkldnn != now.mkldnn) context.setUserEnabledMkldnn(wanted.mkldnn);
+  if (wanted.mkldnn_deterministic != now.mkldnn_deterministic) context.setDeterministicMkldnn(wanted.mkldnn_deterministic);
+  for (size_t i = 0; i < std::size(kPrecisions); i++)
+    if (wanted.precision[i] != now.precision[i])
+      context.setFloat32Precision(kPrecisions[i].first, kPrecisions[i].second, static_cast<at::Float32Precision>(wanted.precision[i]));
+}
+
+}  // namespace
+
+Settings Settings::now() {
+  const auto& context = at::globalContext();
+  Settings s;
+  s.default_dtype = c10::get_default_dtype();
+  s.threads = at::get_num_threads();
+  s.deterministic = context.deterministicAlgorithms();
+  s.deterministic_warn_only = context.deterministicAlgorithmsWarnOnly();
+  s.fill_uninitialised = context.deterministicFillUninitializedMemory();
+  s.mkldnn = context.userEnabledMkldnn();
+  s.mkldnn_deterministic = context.deterministicMkldnn();
+  s.grad_mode = c10::GradMode::is_enabled();
+  for (size_t i = 0; i < std::size(kPrecisions); i++)
+    s.precision[i] = static_cast<int>(context.float32Precision(kPrecisions[i].first, kPrecisions[i].second));
+  return s;
+}
+
+std::shared_ptr<const Settings> snapshot(const std::shared_ptr<const Settings>& last) {
+  Settings now = Settings::now();
+  if (last && *last == now) return last;
+  return std::make_shared<const Settings>(std::move(now));
+}
+
+SettingsScope::SettingsScope(const Settings& wanted) : before_(Settings::now()), changed_(false) {
+  // Some kernels ask for the GradMode even below autograd (mkldnn_rnn_layer makes its workspace only then).
+  c10::GradMode::set_enabled(wanted.grad_mode);
+  Settings same_mode = before_;
+  same_mode.grad_mode = wanted.grad_mode;
+  changed_ = !(same_mode == wanted);
+  if (changed_) enforce(wanted, before_);
+}
+
+SettingsScope::~SettingsScope() {
+  c10::GradMode::set_enabled(before_.grad_mode);
+  if (changed_) enforce(before_, Settings::now());
+}
+
+at::Generator copy_generator(const at::Generator& generator) {
+  at::Generator live = generator;
+  std::lock_guard<std::mutex> lock(live.mutex());
+  return live.clone();
+}
+
+}  // namespace reprise::engine

@@ -1,0 +1,49 @@
+// R5, same conditions: the settings a kernel reads and the random state it draws from, as they were when an Op was recorded.
+//
+// Settings are kept in one shared snapshot that changes only when they do. Random numbers are replayed from a private generator that starts from the
+// recorded state, so the live generator is never touched, whatever other threads draw meanwhile.
+// Threads: a snapshot is immutable once shared. Restoring writes process-wide settings, for the time of one Op, and only those that differ.
+#pragma once
+
+#include <ATen/core/Generator.h>
+
+#include <array>
+#include <memory>
+
+namespace reprise::engine {
+
+struct Settings {
+  caffe2::TypeMeta default_dtype;
+  int threads = 1;
+  bool deterministic = false;
+  bool deterministic_warn_only = false;
+  bool fill_uninitialised = true;
+  bool mkldnn = true;
+  bool mkldnn_deterministic = false;
+  bool grad_mode = true;
+  std::array<int, 5> precision{};  // float32 precision of generic and oneDNN all, conv, rnn, matmul
+
+  bool operator==(const Settings&) const = default;
+  static Settings now();
+};
+
+// The snapshot for the settings in force, shared with `last` where nothing changed.
+std::shared_ptr<const Settings> snapshot(const std::shared_ptr<const Settings>& last);
+
+// Puts recorded settings in force and the former ones back.
+class SettingsScope {
+ public:
+  explicit SettingsScope(const Settings& wanted);
+  ~SettingsScope();
+  SettingsScope(const SettingsScope&) = delete;
+  SettingsScope& operator=(const SettingsScope&) = delete;
+
+ private:
+  Settings before_;
+  bool changed_;
+};
+
+// A copy of a generator at this moment, taken under its own mutex. Bytes: about 5 KB on CPU, outside torch's allocator.
+at::Generator copy_generator(const at::Generator& generator);
+
+}  // namespace reprise::engine

@@ -1,0 +1,86 @@
+#include "integration/torch/operator_facts.hpp"
+
+#include <ATen/core/enum_tag.h>
+
+#include <memory>
+#include <string_view>
+#include <unordered_map>
+
+namespace reprise::engine {
+namespace {
+
+template <size_t N>
+bool contains(const std::string_view (&list)[N], std::string_view name) {
+  for (auto item : list)
+    if (item == name) return true;
+  return false;
+}
+
+constexpr std::string_view kUninitialised[] = {"aten::empty",         "aten::empty_like",    "aten::empty_strided", "aten::empty_permuted",
+                                               "aten::new_empty",     "aten::new_empty_strided", "aten::empty_quantized"};
+constexpr std::string_view kMetadataOnly[] = {"aten::empty_like", "aten::new_empty", "aten::new_empty_strided", "aten::zeros_like", "aten::ones_like",
+                                              "aten::full_like",  "aten::new_zeros", "aten::new_ones",          "aten::new_full"};
+constexpr std::string_view kOverwriters[] = {"aten::fill_",      "aten::zero_",        "aten::copy_",       "aten::bernoulli_", "aten::uniform_",
+                                             "aten::normal_",    "aten::random_",      "aten::exponential_", "aten::geometric_", "aten::cauchy_",
+                                             "aten::log_normal_", "aten::_foreach_copy_"};
+// Change which memory a tensor shows, read values into Python, or otherwise mean more than their results.
+constexpr std::string_view kSideEffects[] = {"aten::set_",          "aten::resize_",      "aten::resize_as_",   "aten::_resize_output_",
+                                             "aten::record_stream", "aten::_pin_memory",  "aten::pin_memory",   "aten::_local_scalar_dense",
+                                             "aten::_cslt_compress"};
+constexpr std::string_view kHiddenWriters[] = {"aten::native_batch_norm", "aten::cudnn_batch_norm", "aten::miopen_batch_norm",
+                                               "aten::_native_batch_norm_legit", "aten::_batch_norm_with_update"};
+constexpr std::string_view kRandomByProbability[] = {"aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_flash_attention",
+                                                     "aten::_scaled_dot_product_efficient_attention",     "aten::_scaled_dot_product_cudnn_attention",
+                                                     "aten::_scaled_dot_product_attention_math"};
+
+bool known_namespace(std::string_view name) { return name.starts_with("aten::") || name.starts_with("torchvision::"); }
+
+void look_at_arguments(const c10::FunctionSchema& schema, OperatorFacts& facts) {
+  const auto& arguments = schema.arguments();
+  facts.writes.assign(arguments.size(), 0);
+  for (size_t i = 0; i < arguments.size(); i++) {
+    const auto* alias = arguments[i].alias_info();
+    if (alias && alias->isWrite()) facts.writes[i] = 1;
+    if (arguments[i].name() == "generator") facts.generator_argument = static_cast<int>(i);
+    if (arguments[i].name() == "training") facts.training_argument = static_cast<int>(i);
+    if (arguments[i].name() == "dropout_p") facts.probability_argument = static_cast<int>(i);
+  }
+  if (contains(kHiddenWriters, facts.name))
+    for (size_t i : {size_t{3}, size_t{4}})
+      if (i < facts.writes.size()) facts.writes[i] = 2;
+  for (uint8_t w : facts.writes) facts.mutates |= w != 0;
+}
+
+OperatorFacts find_facts(const c10::OperatorHandle& op) {
+  const c10::FunctionSchema& schema = op.schema();
+  OperatorFacts facts;
+  facts.name = schema.name();
+  facts.hash = std::hash<std::string>{}(schema.name() + "." + schema.overload_name());
+  look_at_arguments(schema, facts);
+  facts.only_views = !facts.mutates && !schema.returns().empty();
+  for (const auto& result : schema.returns()) facts.only_views &= result.alias_info() != nullptr;
+  facts.random = op.hasTag(at::Tag::nondeterministic_seeded);
+  if (!contains(kRandomByProbability, facts.name)) facts.probability_argument = -1;
+  facts.makes_uninitialised = contains(kUninitialised, facts.name);
+  facts.metadata_only = contains(kMetadataOnly, facts.name);
+  facts.overwrites_first = contains(kOverwriters, facts.name);
+  if (!known_namespace(facts.name))
+    facts.opaque_reason = "operator outside torch's own namespaces";
+  else if (contains(kSideEffects, facts.name))
+    facts.opaque_reason = "operator with an effect besides its results";
+  else if (facts.random && facts.generator_argument < 0 && facts.probability_argument < 0)
+    facts.opaque_reason = "random operator that takes no generator";
+  return facts;
+}
+
+}  // namespace
+
+const OperatorFacts& facts_of(const c10::OperatorHandle& op) {
+  thread_local std::unordered_map<const void*, std::unique_ptr<const OperatorFacts>> cache;
+  auto& slot = cache[&op.schema()];
+  // A library that was unloaded may leave its schema's address to another operator.
+  if (!slot || slot->name != op.schema().name()) slot = std::make_unique<const OperatorFacts>(find_facts(op));
+  return *slot;
+}
+
+}  // namespace reprise::engine

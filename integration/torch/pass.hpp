@@ -1,0 +1,218 @@
+// Pass: one forward up to the end of its last backward, recorded below autograd so that any Value it made can be made again.
+//
+// Words: see docs/design in the README of this folder. An Op is one executed operator; a Value is the content of one storage between two writes; a Ref is
+// a Value seen through a Geometry; a Source is a Value held so that others can be replayed from it.
+//
+// Invariants (check_invariants names the violated one)
+//   E1  held is set  =>  it holds exactly the content that the Value names (a write to the program's storage lets go of it first, or copies it)
+//   E2  a Value without a producer that a replayable Op reads is held
+//   E3  a Value is available  <=>  held, or its storage is alive and shows this Value still
+//   E4  sum(handles of all Values) + kept handles == live_handles
+//   E5  an Op that is not opaque has one Slot per argument, and every Ref in it names a Value made before it
+//
+// Threads: one mutex per Pass. It is never held while the program's own kernel runs; it is held while a replay runs (those kernels are C++ only and
+// take no GIL). Storages that may own a Python object are released after the mutex (Garbage). Cost: see README, "What recording costs".
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/stack.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "integration/torch/conditions.hpp"
+#include "integration/torch/operator_facts.hpp"
+#include "integration/torch/tensor_view.hpp"
+#include "policy/plan.hpp"
+#include "profiler/trace.hpp"
+
+namespace reprise::engine {
+
+inline constexpr int32_t kMetadata = -2;   // Ref::value of an argument whose shape is read and not its content
+
+struct Ref {
+  int32_t value = -1;
+  Geometry geometry;
+};
+
+struct Slot {  // one argument of a recorded call
+  enum class Kind : uint8_t { kPlain, kTensor, kTensorList, kOptionalList };
+  Kind kind = Kind::kPlain;
+  c10::IValue plain;
+  std::vector<Ref> refs;          // kOptionalList: value -1 where the list has a hole
+};
+
+struct Op {
+  c10::OperatorHandle handle;
+  c10::DispatchKeySet keys;       // what the dispatcher had left to do: a replay enters at the same place
+  const OperatorFacts* facts = nullptr;
+  std::vector<Slot> arguments;
+  std::vector<int32_t> made;      // per returned tensor: the new Value, or -1 (view, in-place result, undefined)
+  std::vector<std::pair<int, int32_t>> wrote;  // (argument, Value after) for arguments written in place
+  at::Generator generator;        // state before the call, where it draws random numbers (R5)
+  std::shared_ptr<const Settings> settings;
+  const char* opaque_reason = nullptr;
+  bool hidden_write = false;      // its hidden writes happened (R6)
+  double forward_seconds = 0;
+  double replay_seconds = 0;
+  uint64_t match = 0;             // operator, Values read, shapes, bytes made: equal in every repetition of the same step
+  uint64_t signature = 0;         // the same without the Values: equal for equal work at another place
+  std::vector<int32_t> reads;                             // filled while tracing: the Values of the Refs
+  std::vector<TensorShape> input_shapes, output_shapes;   // filled while tracing
+  std::vector<int64_t> integers;
+};
+
+struct Value {
+  int32_t producer = kNoOp;       // Op that can make it again
+  int64_t bytes = 0;
+  int32_t handles = 0;            // saved tensors that still need it
+  int32_t reads_left = 0;         // planned Groups still to come that read it as a Source
+  int32_t triggered = 0;          // Groups it has triggered so far
+  int32_t next = -1;              // the Value that overwrote it in the same storage
+  int32_t readers = 0;            // recorded, replayable Ops that read it
+  int32_t group = 0;              // of the learning Pass
+  int32_t memo_task = -1;         // autograd task that replayed it
+  c10::weak_intrusive_ptr<c10::StorageImpl> storage{c10::intrusive_ptr<c10::StorageImpl>()};  // the program's; pins the address
+  c10::Storage held;              // kept, replayed or copied
+  bool held_is_private = false;   // held is ours alone: replayed or copied
+  bool outside = false;           // existed before the Pass
+  bool saved = false;
+  bool uninitialised = false;     // shows what the memory happened to hold
+  bool in_use = false;            // read by the replay that runs
+  bool gone = false;              // kGone is in the trace
+  bool lost = false;              // overwritten where nobody could see it, and read before that: a replay that needs it raises
+  bool has_fingerprint = false;
+  const char* keep_reason = nullptr;  // why no Plan may drop it
+  uint64_t place = 0;             // outside: where it was first read
+  uint64_t fingerprint = 0;       // of its content (R11)
+  Version version;                // outside: to be checked at replay
+};
+
+// A Plan ready to be followed: the same content, indexed.
+struct Following {
+  Plan plan;
+  std::vector<uint64_t> match;                 // Op::match of the Trace it was made for
+  std::vector<uint8_t> keep;                   // per Value
+  std::vector<int32_t> reads;                  // per Value: Groups that name it as a source
+  std::unordered_map<int32_t, std::vector<int32_t>> groups;  // trigger -> indices into plan.groups, in order
+  static std::shared_ptr<const Following> of(Plan plan, std::vector<uint64_t> match);
+};
+
+// What R11 caught in earlier Passes, by where in the Pass it happened. Shared by all Passes; its own mutex.
+class Caught {
+ public:
+  void add(uint64_t place);
+  bool has(uint64_t place) const;
+  size_t size() const { return count_.load(std::memory_order_relaxed); }
+
+ private:
+  mutable std::mutex mutex_;
+  std::unordered_set<uint64_t> places_;
+  std::atomic<size_t> count_{0};
+};
+extern Caught caught;
+
+struct PassOptions {
+  enum class Unplanned : uint8_t { kKeep, kGroups };  // what to do with saved Values that no Plan speaks of
+  Unplanned unplanned = Unplanned::kKeep;
+  int64_t group_bytes = 64 << 20;  // kGroups: a Group closes when it has dropped so much
+  bool trace = false;              // write events for a Profile
+  bool fingerprint = false;        // R11
+  bool verify = false;             // replay everything once and compare (REPRISE_VERIFY)
+  std::shared_ptr<const Following> following;
+};
+
+struct Counters {
+  std::atomic<int64_t> recorded{0}, replayed{0}, replays{0}, unplanned{0}, dropped{0}, kept{0}, found_alive{0}, opaque{0}, source_copies{0},
+      source_copy_bytes{0}, revoked{0}, revoked_bytes{0}, passes{0}, broken_plans{0}, verified{0}, unseen_writes{0}, unrecorded_saved{0};
+};
+extern Counters counters;
+
+// Storages let go of under the mutex and destroyed after it: their last owner may be a Python object.
+using Garbage = std::vector<c10::Storage>;
+
+class Pass : public std::enable_shared_from_this<Pass> {
+ public:
+  explicit Pass(PassOptions options);
+
+  // ---- recording (recorder.cpp) ----
+  void run_and_record(const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack);
+  // A write that is not recorded (backward, optimizer): dependents keep what they need (R7). Call before the operator runs.
+  void prepare_unrecorded_write(const at::Tensor& written);
+
+  // ---- saved tensors (saved.cpp) ----
+  struct Saved { int32_t value = -1; at::Tensor kept; };  // kept is set where the Value is no replay's business
+  Saved save(const at::Tensor& tensor, bool keep);
+  c10::Storage fetch(int32_t value);              // replays if it has to
+  void release(int32_t value);                    // a handle died; value -1: a kept one
+  void end_of_task(int task, bool graph_kept);    // an autograd task is through
+  bool recording() const { return recording_.load(std::memory_order_relaxed); }
+  bool idle() const { return live_handles_.load(std::memory_order_relaxed) == 0; }
+  bool backward_seen() const { return backward_seen_.load(std::memory_order_relaxed); }
+  void stop_recording();                          // the next Pass has begun
+  size_t revoke(size_t bytes);                    // pressure: lets go of kept Values that can be replayed; returns bytes freed
+
+  // ---- after it (trace_writer.cpp) ----
+  Trace trace(const std::unordered_map<c10::StorageImpl*, int32_t>& parameter_regions, std::vector<std::string> regions) const;
+  const std::vector<Op>& ops() const { return ops_; }
+  std::vector<uint64_t> matches() const;
+  const PassOptions& options() const { return options_; }
+  bool plan_held() const { return options_.following && !plan_broken_ && ops_.size() == options_.following->match.size(); }
+  std::string check_invariants() const;
+  void note(Mark mark, int64_t a, int64_t b = 0) { if (options_.trace) events_.push_back({mark, a, b}); }
+  int64_t start_live_bytes = 0;
+  double started_seconds = 0;
+  bool finished = false;
+
+ private:
+  friend class Replay;   // replay.hpp: the same unit in two files
+  friend class Call;     // recorder.cpp
+
+  int32_t value_of(const at::Tensor& tensor) const;      // -1: never seen
+  int32_t value_or_outside(const at::Tensor& tensor, uint64_t place);
+  int32_t new_value(const at::Tensor& tensor, int32_t producer);
+  int32_t latest(int32_t value) const { while (values_[size_t(value)].next >= 0) value = values_[size_t(value)].next; return value; }
+  void hold(int32_t value, Garbage& garbage);            // the program's storage
+  void let_go(Value& value, Garbage& garbage);
+  void let_go_if_unneeded(int32_t value, Garbage& garbage);
+  std::optional<c10::Storage> available(int32_t value) const;
+  void settle(int32_t value, const char* reason);        // from now on kept, never made again
+  void before_write(int32_t value, Garbage& garbage);
+  int32_t after_write(const at::Tensor& tensor, int32_t before, int32_t producer, Garbage& garbage);
+  bool needed_by_dropped(int32_t value) const;           // does a dropped Value depend on it?
+  // R11: compares the content with the one last seen; returns the Value that the storage shows now (a new one after an unseen write).
+  int32_t check_fingerprint(const at::Tensor& tensor, int32_t value, Garbage& garbage);
+  void check_outside_copies();                           // the same for inputs that were copied, at the end of the Pass
+  void follow(size_t op);
+  void poll_gone();
+  void begin_backward();
+  void verify_all();
+  std::shared_ptr<const Settings> settings_now();
+
+  mutable std::mutex mutex_;
+  PassOptions options_;
+  std::vector<Op> ops_;
+  std::vector<Value> values_;
+  std::unordered_map<c10::StorageImpl*, int32_t> current_;
+  std::vector<TraceEvent> events_;
+  std::vector<int32_t> watched_;                  // held Values whose kGone is still to come
+  std::shared_ptr<const Settings> settings_;
+  int64_t group_dropped_bytes_ = 0;
+  int32_t group_ = 0;
+  bool plan_broken_ = false;
+  std::atomic<bool> recording_{true}, backward_seen_{false};
+  std::atomic<int64_t> live_handles_{0};
+  std::atomic<std::thread::id> replaying_{};
+};
+
+uint64_t fingerprint_of(const c10::Storage& storage);
+double now_seconds();
+
+}  // namespace reprise::engine

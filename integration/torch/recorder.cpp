@@ -1,0 +1,263 @@
+// Recording one operator call: what it read, wrote and made, in terms of Values. The fallback that gets here is in engine.cpp.
+#include "integration/torch/engine_internal.hpp"
+#include "integration/torch/pass.hpp"
+
+namespace reprise::engine {
+namespace {
+
+void mix(uint64_t& hash, uint64_t item) { hash = (hash ^ (item + 0x9e3779b97f4a7c15ull + (hash << 6) + (hash >> 2))) * 0xff51afd7ed558ccdull; }
+
+void mix_shape(uint64_t& hash, const Geometry& g) {
+  mix(hash, g.sizes.size());
+  for (int64_t s : g.sizes) mix(hash, static_cast<uint64_t>(s));
+  mix(hash, g.dtype.itemsize());
+}
+
+void collect_integers(const c10::IValue& a, std::vector<int64_t>& out) {
+  if (a.isInt()) out.push_back(a.toInt());
+  else if (a.isBool()) out.push_back(a.toBool() ? 1 : 0);
+  else if (a.isIntList()) for (int64_t i : a.toIntVector()) out.push_back(i);
+  else if (a.isBoolList()) for (bool b : a.toBoolList().vec()) out.push_back(b ? 1 : 0);
+}
+
+TensorShape shape_of(const at::Tensor& t) {
+  TensorShape shape;
+  if (t.defined() && !t.unsafeGetTensorImpl()->is_python_dispatch() && t.layout() == c10::kStrided) {
+    shape.sizes = t.sizes().vec();
+    shape.item_bytes = static_cast<int32_t>(t.itemsize());
+  }
+  return shape;
+}
+
+}  // namespace
+
+// One call on its way through the recorder: before() reads the arguments, run() runs the kernel, after() books what came out.
+class Call {
+ public:
+  Call(Pass& pass, const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack)
+      : pass_(pass), facts_(facts), stack_(stack), op_{op, keys, &facts, {}, {}, {}, {}, {}, facts.opaque_reason} {}
+
+  void before() {
+    std::lock_guard<std::mutex> lock(pass_.mutex_);
+    const size_t count = facts_.writes.size(), base = stack_->size() - count;
+    find_hidden_write(base);
+    op_.arguments.reserve(count);
+    for (size_t i = 0; i < count; i++) read_argument(i, (*stack_)[base + i]);
+    decide_random(base);
+    decide_writes();
+    if (!op_.opaque_reason) hold_sources();
+    for (const auto& w : written_) pass_.before_write(w.before, garbage_);
+    op_.settings = pass_.settings_now();
+    pass_.note(Mark::kOpBegin, int64_t(pass_.ops_.size()));
+  }
+
+  void run() {
+    if (draws_random_ && !op_.opaque_reason) op_.generator = copy_generator(generator_);
+    const double began = now_seconds();
+    op_.handle.redispatchBoxed(op_.keys, stack_);
+    op_.forward_seconds = now_seconds() - began;
+  }
+
+  void after() {
+    std::lock_guard<std::mutex> lock(pass_.mutex_);
+    const auto index = static_cast<int32_t>(pass_.ops_.size());
+    pass_.note(Mark::kOpEnd, index);
+    book_writes(index);
+    book_results(index);
+    if (!makes_value_) { pass_.poll_gone(); return; }
+    finish_hashes();
+    if (caught.size() && caught.has(op_.match)) make_opaque("an unseen write to its result was caught");
+    if (op_.opaque_reason) { op_.arguments.clear(); counters.opaque++; }
+    counters.recorded++;
+    pass_.ops_.push_back(std::move(op_));
+    pass_.follow(size_t(index));
+    take_fingerprints();
+    pass_.poll_gone();
+  }
+
+ private:
+  struct Written { size_t argument; at::Tensor tensor; int32_t before; bool hidden; };
+
+  void find_hidden_write(size_t base) {
+    bool any = false;
+    for (uint8_t w : facts_.writes) any |= w == 2;
+    if (!any) return;
+    const int t = facts_.training_argument;
+    op_.hidden_write = t < 0 || ((*stack_)[base + size_t(t)].isBool() && (*stack_)[base + size_t(t)].toBool());
+  }
+
+  void read_argument(size_t i, const c10::IValue& a) {
+    Slot slot;
+    if (a.isTensor()) {
+      if (a.toTensor().defined()) { slot.kind = Slot::Kind::kTensor; add_ref(slot, i, a.toTensor()); }
+    } else if (a.isTensorList()) {
+      slot.kind = Slot::Kind::kTensorList;
+      for (const at::Tensor& t : a.toTensorVector()) add_ref(slot, i, t);
+    } else if (a.isList() && !a.toListRef().empty() && (a.toListRef()[0].isTensor() || a.toListRef()[0].isNone())) {
+      slot.kind = Slot::Kind::kOptionalList;
+      for (const c10::IValue& e : a.toListRef()) add_ref(slot, i, e.isTensor() ? e.toTensor() : at::Tensor());
+    } else if (a.isTuple() || a.isGenericDict() || a.isObject() || a.isCapsule() || a.isPyObject() || a.isCustomClass()) {
+      op_.opaque_reason = "argument that is no plain value";
+    } else {
+      slot.plain = a;
+      collect_integers(a, op_.integers);
+    }
+    op_.arguments.push_back(std::move(slot));
+  }
+
+  void add_ref(Slot& slot, size_t i, const at::Tensor& t) {
+    Ref ref;
+    if (!t.defined()) { slot.refs.push_back(ref); return; }
+    if (const char* why = reason_not_plain(t)) { op_.opaque_reason = why; slot.refs.push_back(ref); return; }
+    ref.geometry = Geometry::of(t);
+    if (facts_.metadata_only) { ref.value = kMetadata; slot.refs.push_back(ref); return; }
+    uint64_t place = facts_.hash;
+    mix(place, pass_.ops_.size());
+    mix(place, i);
+    const uint8_t write = facts_.writes[i] == 2 && !op_.hidden_write ? 0 : facts_.writes[i];
+    ref.value = pass_.value_or_outside(t, place);
+    if (write != 2) ref.value = pass_.check_fingerprint(t, ref.value, garbage_);
+    const bool overwrites = write == 1 && ((facts_.overwrites_first && i == 0) || op_.handle.schema().arguments()[i].is_out());
+    if (pass_.values_[size_t(ref.value)].uninitialised && !overwrites) pass_.settle(ref.value, "uninitialised memory that is read");
+    if (write) written_.push_back({i, t, ref.value, write == 2});
+    overwrites_ |= overwrites;
+    slot.refs.push_back(std::move(ref));
+  }
+
+  void decide_random(size_t base) {
+    draws_random_ = facts_.random;
+    if (facts_.probability_argument >= 0) {
+      const c10::IValue& p = (*stack_)[base + size_t(facts_.probability_argument)];
+      draws_random_ = !(p.isDouble() && p.toDouble() == 0.0);
+      if (draws_random_ && !op_.opaque_reason) op_.opaque_reason = "random operator that takes no generator";
+    }
+    if (!draws_random_ || facts_.generator_argument < 0) return;
+    const c10::IValue& g = (*stack_)[base + size_t(facts_.generator_argument)];
+    generator_ = g.isGenerator() ? g.toGenerator() : at::detail::getDefaultCPUGenerator();
+    if (!generator_.device().is_cpu()) op_.opaque_reason = "generator of a device that is not recorded";
+    op_.arguments[size_t(facts_.generator_argument)].plain = c10::IValue();  // the live generator is not to be kept or used
+  }
+
+  // Writing to something that cannot be made again is a side effect: it happens once (R6).
+  void decide_writes() {
+    for (const auto& w : written_)
+      if (!w.hidden && pass_.values_[size_t(w.before)].producer == kNoOp && !op_.opaque_reason) op_.opaque_reason = "writes to memory from outside the Pass";
+  }
+
+  void hold_sources() {
+    const bool groups = pass_.options_.unplanned == PassOptions::Unplanned::kGroups && (!pass_.options_.following || pass_.plan_broken_);
+    for (size_t i = 0; i < op_.arguments.size(); i++) {
+      const bool hidden = facts_.writes[i] == 2 && op_.hidden_write;
+      for (const Ref& r : op_.arguments[i].refs) {
+        if (r.value < 0) continue;
+        Value& v = pass_.values_[size_t(r.value)];
+        if (!hidden) v.readers++;
+        if (!v.held && (v.producer == kNoOp || (groups && v.group < pass_.group_))) pass_.hold(r.value, garbage_);
+      }
+    }
+  }
+
+  void make_opaque(const char* reason) {
+    op_.opaque_reason = reason;
+    const auto index = static_cast<int32_t>(pass_.ops_.size());
+    for (Value& v : pass_.values_)
+      if (v.producer == index) { v.producer = kNoOp; v.keep_reason = reason; }
+  }
+
+  void book_writes(int32_t index) {
+    for (const auto& w : written_) {
+      const Value& before = pass_.values_[size_t(w.before)];
+      const bool replayable = !op_.opaque_reason && !w.hidden && static_cast<size_t>(before.bytes) == w.tensor.storage().nbytes();
+      const bool still_uninitialised = before.uninitialised && !Geometry::of(w.tensor).covers(w.tensor.storage());
+      const int32_t v = pass_.after_write(w.tensor, w.before, replayable ? index : kNoOp, garbage_);
+      Value& now = pass_.values_[size_t(v)];
+      now.uninitialised = replayable && still_uninitialised;
+      if (!replayable) now.keep_reason = w.hidden ? "running statistics" : op_.opaque_reason ? op_.opaque_reason : "storage resized by its writer";
+      if (!w.hidden) op_.wrote.emplace_back(static_cast<int>(w.argument), v);
+      makes_value_ = true;
+    }
+  }
+
+  void book_results(int32_t index) {
+    const size_t results = op_.handle.schema().returns().size(), first = stack_->size() - results;
+    for (size_t i = 0; i < results; i++) {
+      const c10::IValue& r = (*stack_)[first + i];
+      if (r.isTensor()) op_.made.push_back(book_result(r.toTensor(), index));
+      else if (r.isTensorList()) for (const at::Tensor& t : r.toTensorVector()) op_.made.push_back(book_result(t, index));
+      else op_.made.push_back(-1);
+    }
+  }
+
+  int32_t book_result(const at::Tensor& t, int32_t index) {
+    if (pass_.options_.trace) op_.output_shapes.push_back(shape_of(t));
+    if (!t.defined() || reason_not_plain(t) || pass_.value_of(t) >= 0) return -1;  // undefined, of another kind, or a view of what is known
+    const int32_t v = pass_.new_value(t, op_.opaque_reason ? kNoOp : index);
+    Value& value = pass_.values_[size_t(v)];
+    value.keep_reason = op_.opaque_reason;
+    value.uninitialised = facts_.makes_uninitialised && !op_.opaque_reason;
+    makes_value_ = true;
+    return v;
+  }
+
+  void finish_hashes() {
+    op_.match = op_.signature = facts_.hash;
+    for (const Slot& slot : op_.arguments) {
+      for (const Ref& r : slot.refs) {
+        mix(op_.match, static_cast<uint64_t>(r.value) + 7);
+        mix_shape(op_.match, r.geometry);
+        mix_shape(op_.signature, r.geometry);
+        if (pass_.options_.trace && r.value >= 0) {
+          TensorShape shape{{r.geometry.sizes.begin(), r.geometry.sizes.end()}, static_cast<int32_t>(r.geometry.dtype.itemsize())};
+          op_.input_shapes.push_back(std::move(shape));
+          op_.reads.push_back(r.value);
+        }
+      }
+    }
+    for (int64_t i : op_.integers) mix(op_.signature, static_cast<uint64_t>(i));
+    for (int32_t v : op_.made) if (v >= 0) mix(op_.match, static_cast<uint64_t>(pass_.values_[size_t(v)].bytes));
+    if (!pass_.options_.trace) op_.integers.clear();
+  }
+
+  void take_fingerprints() {
+    if (!pass_.options_.fingerprint) return;
+    const Op& op = pass_.ops_.back();
+    auto take = [&](int32_t v) {
+      if (v < 0) return;
+      Value& value = pass_.values_[size_t(v)];
+      if (auto s = pass_.available(v); s && !value.uninitialised) { value.fingerprint = fingerprint_of(*s); value.has_fingerprint = true; }
+    };
+    for (int32_t v : op.made) take(v);
+    for (const auto& w : op.wrote) take(w.second);
+  }
+
+  Pass& pass_;
+  const OperatorFacts& facts_;
+  torch::jit::Stack* stack_;
+  Op op_;
+  std::vector<Written> written_;
+  at::Generator generator_;
+  bool draws_random_ = false;
+  bool overwrites_ = false;
+  bool makes_value_ = false;
+  Garbage garbage_;   // destroyed last, with no mutex held
+};
+
+void Pass::run_and_record(const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  Call call(*this, op, facts, keys, stack);
+  call.before();
+  call.run();
+  call.after();
+}
+
+void Pass::prepare_unrecorded_write(const at::Tensor& written) {
+  if (reason_not_plain(written)) return;
+  Garbage garbage;
+  std::lock_guard<std::mutex> lock(mutex_);
+  const int32_t v = value_of(written);
+  if (v < 0) return;
+  before_write(v, garbage);
+  const int32_t after = after_write(written, v, kNoOp, garbage);
+  values_[size_t(after)].keep_reason = "written by an operator that is not recorded";
+}
+
+}  // namespace reprise::engine

@@ -1,0 +1,90 @@
+#include "integration/torch/tensor_view.hpp"
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/TensorImpl.h>
+
+#include <cstring>
+#include <sstream>
+
+namespace reprise::engine {
+
+const char* reason_not_plain(const at::Tensor& tensor) {
+  const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  if (impl->is_python_dispatch()) return "tensor subclass";
+  if (impl->layout() != c10::kStrided) return "tensor that is not strided";
+  const c10::DispatchKeySet keys = impl->key_set();
+  static constexpr std::pair<c10::DispatchKey, const char*> kForeign[] = {
+      {c10::DispatchKey::ZeroTensor, "zero tensor"},           {c10::DispatchKey::Quantized, "quantised tensor"},
+      {c10::DispatchKey::NestedTensor, "nested tensor"},       {c10::DispatchKey::FuncTorchBatched, "functorch tensor"},
+      {c10::DispatchKey::FuncTorchGradWrapper, "functorch tensor"}, {c10::DispatchKey::Functionalize, "functionalised tensor"},
+      {c10::DispatchKey::Python, "tensor subclass"}};
+  for (const auto& [key, reason] : kForeign)
+    if (keys.has(key)) return reason;
+  if (!impl->has_storage()) return "tensor without a storage";
+  if (impl->is_inference()) return "inference tensor";
+  if (!impl->device().is_cpu()) return "tensor on a device that is not recorded";
+  return nullptr;
+}
+
+Geometry Geometry::of(const at::Tensor& tensor) {
+  Geometry g;
+  g.sizes.assign(tensor.sizes().begin(), tensor.sizes().end());
+  g.strides.assign(tensor.strides().begin(), tensor.strides().end());
+  g.offset = tensor.storage_offset();
+  g.dtype = tensor.dtype();
+  g.device = tensor.device();
+  g.conjugate = tensor.is_conj();
+  g.negative = tensor.is_neg();
+  g.wrapped_number = tensor.unsafeGetTensorImpl()->is_wrapped_number();
+  return g;
+}
+
+at::Tensor Geometry::over(c10::Storage storage) const {
+  auto impl = c10::make_intrusive<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU), dtype);
+  impl->set_sizes_and_strides(sizes, strides, offset);
+  if (conjugate) impl->_set_conj(true);
+  if (negative) impl->_set_neg(true);
+  if (wrapped_number) impl->set_wrapped_number(true);
+  return at::Tensor(std::move(impl));
+}
+
+bool Geometry::covers(const c10::Storage& storage) const {
+  int64_t count = 1;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    if (sizes[i] != 1 && strides[i] != count) return false;
+    count *= sizes[i];
+  }
+  return offset == 0 && static_cast<size_t>(count) * dtype.itemsize() == storage.nbytes();
+}
+
+std::string Geometry::text() const {
+  std::ostringstream out;
+  out << dtype.name() << " " << c10::IntArrayRef(sizes.data(), sizes.size());
+  return out.str();
+}
+
+Version Version::of(const at::Tensor& tensor) {
+  const auto& counter = tensor.unsafeGetTensorImpl()->version_counter();
+  return counter.enabled() ? Version{counter, counter.current_version()} : Version{};
+}
+
+void Version::check(const Geometry& geometry, const std::string& purpose) const {
+  if (current()) return;
+  // Wording of torch's SavedVariable, so that searching for the message finds torch's own explanation.
+  std::string type(geometry.dtype.name());
+  TORCH_CHECK(false, "one of the variables needed for gradient computation has been modified by an inplace operation: [", "torch.", type, " ",
+              c10::IntArrayRef(geometry.sizes.data(), geometry.sizes.size()), "]", purpose, " is at version ", counter.current_version(),
+              "; expected version ", seen, " instead. Hint: enable anomaly detection to find the operation that failed to compute its gradient, ",
+              "with torch.autograd.set_detect_anomaly(True).");
+}
+
+c10::Storage clone_storage(const c10::Storage& storage, c10::Device device) {
+  TORCH_INTERNAL_ASSERT(device.is_cpu());
+  c10::Allocator* allocator = c10::GetCPUAllocator();
+  c10::Storage copy(c10::Storage::use_byte_size_t{}, storage.nbytes(), allocator->allocate(storage.nbytes()), allocator, true);
+  if (storage.nbytes() > 0) std::memcpy(copy.mutable_data(), storage.data(), storage.nbytes());
+  return copy;
+}
+
+}  // namespace reprise::engine

@@ -1,0 +1,47 @@
+// What a tensor shows: a Value (the content of one storage between two writes) through a Geometry. Views make no Value, only another Geometry.
+//
+// Version keeps the counter that autograd would have checked (torch skips its own check where saved-tensor hooks are installed, R7): an alias made
+// below autograd gets a counter of its own, so it is the counter that is kept and not the alias.
+// Threads: plain values. Cost: one allocation for a tensor made over a storage.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Storage.h>
+#include <c10/util/SmallVector.h>
+
+#include <string>
+
+namespace reprise::engine {
+
+// R4: the tensors whose content may be dropped and made again: plain, strided, dense, and nobody's wrapper.
+// Returns nullptr for those, else why not.
+const char* reason_not_plain(const at::Tensor& tensor);
+
+struct Geometry {
+  c10::SmallVector<int64_t, 5> sizes;
+  c10::SmallVector<int64_t, 5> strides;
+  int64_t offset = 0;
+  caffe2::TypeMeta dtype;
+  c10::Device device = c10::kCPU;
+  bool conjugate = false;
+  bool negative = false;
+  bool wrapped_number = false;  // a Python scalar: takes no part in type promotion
+
+  static Geometry of(const at::Tensor& tensor);
+  at::Tensor over(c10::Storage storage) const;  // below autograd, no dispatcher call
+  bool covers(const c10::Storage& storage) const;  // contiguous over the whole storage
+  std::string text() const;                        // "float [2, 3]"
+};
+
+struct Version {
+  c10::VariableVersion counter{uint32_t{0}};
+  uint32_t seen = 0;
+  static Version of(const at::Tensor& tensor);
+  bool current() const { return counter.current_version() == seen; }
+  // Throws torch's own words; `purpose` follows the shape ("", or ", needed to recompute aten::mul,").
+  void check(const Geometry& geometry, const std::string& purpose) const;
+};
+
+c10::Storage clone_storage(const c10::Storage& storage, c10::Device device);  // bytes copied through torch's allocator
+
+}  // namespace reprise::engine
