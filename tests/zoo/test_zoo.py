@@ -1,0 +1,109 @@
+"""Every model under every policy: loss, all gradients, buffers and RNG state equal to plain, bit for bit. A missing gradient fails."""
+
+import pytest
+
+import reprise
+from running import budget_at, differences, plain_outcome, run_case
+from zoo import EVERYTHING, KINDS, MODELS, WRITES
+
+SCHEMES = ["none", "full", "sqrt", "per_block"]
+FRACTIONS = [0.8, 0.6, 0.4]
+
+
+def by_case(cases):
+    """One xdist group per case, so that its plain run is made once."""
+    return [pytest.param(c, id=c.name, marks=pytest.mark.xdist_group(c.name)) for c in cases]
+
+
+def plain_of(case):
+    plain = plain_outcome(case)
+    assert plain.error is None, f"not a legal program: {plain.error}"
+    return plain
+
+
+def check(case, plain, other):
+    """Equal; or, where a write was made that nobody can see, an error that says where. Wrong numbers never."""
+    if case.unseen and other.error is not None:
+        assert "reprise" in other.error, other.error
+        return
+    assert differences(plain, other) == []
+
+
+def run_within(case, plain, policy, fraction):
+    """Runs at a fraction of plain's activation bytes. If that is named infeasible, the smallest budget it names has to work."""
+    try:
+        return run_case(case, policy, budget_at(plain, fraction)), None
+    except reprise.Infeasible as error:
+        smallest = error.smallest_budget
+        assert smallest > budget_at(plain, fraction)(0)
+    return run_case(case, policy, lambda base: smallest), smallest
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("case", by_case(MODELS))
+def test_scheme(case, scheme):
+    plain = plain_of(case)
+    other = run_case(case, scheme)
+    check(case, plain, other)
+    assert other.counters["recorded"] > 0
+    if scheme == "none":
+        assert other.counters["replayed"] == 0
+    if scheme == "full" and case.replays:
+        assert other.counters["replayed"] > 0
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+@pytest.mark.parametrize("case", by_case(MODELS))
+def test_auto(case, fraction):
+    """Within the budget from the learning Pass on: reserved bytes never exceed it."""
+    plain = plain_of(case)
+    other, smallest = run_within(case, plain, "auto", fraction)
+    check(case, plain, other)
+    assert other.peak_reserved_bytes <= (smallest or budget_at(plain, fraction)(other.base_bytes))
+
+
+@pytest.mark.parametrize("case", by_case(MODELS))
+def test_random_plan(case, random_seed):
+    check(case, plain_of(case), run_case(case, f"random({random_seed})"))
+
+
+@pytest.mark.parametrize("policy", ["full", "random(1)"])
+@pytest.mark.parametrize("case", by_case(WRITES))
+def test_write(case, policy):
+    check(case, plain_of(case), run_case(case, policy))
+
+
+@pytest.mark.parametrize("policy", ["full", "random(1)"])
+@pytest.mark.parametrize("case", by_case(KINDS))
+def test_kind_or_setting(case, policy):
+    check(case, plain_of(case), run_case(case, policy))
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "auto"])
+@pytest.mark.parametrize("case", by_case(WRITES + KINDS))
+def test_every_policy_for_writes(case, scheme, request):
+    if not request.config.getoption("--every-policy-for-writes"):
+        pytest.skip("runs with --every-policy-for-writes (./dev test --all)")
+    plain = plain_of(case)
+    other = run_within(case, plain, "auto", 0.6)[0] if scheme == "auto" else run_case(case, scheme)
+    check(case, plain, other)
+
+
+@pytest.mark.parametrize("case", by_case(EVERYTHING))
+def test_verified(case, monkeypatch):
+    """REPRISE_VERIFY=1: everything kept, everything replayed and compared; the first Op that differs is named."""
+    monkeypatch.setenv("REPRISE_VERIFY", "1")
+    check(case, plain_of(case), run_case(case, "full"))
+
+
+def test_the_comparison_sees_one_bit(monkeypatch):
+    """The comparison itself: one flipped bit in one gradient, a missing gradient, another random state."""
+    plain = plain_of(MODELS[0])
+    for key, other in [("step 1 gradient 0.weight", [("torch.float32", (128, 128), "0" * 32, None)]), ("step 1 gradient 0.weight", None), ("end RNG state", None)]:
+        changed = run_case(MODELS[0])
+        assert differences(plain, changed) == []
+        changed.seen[key] = other
+        assert len(differences(plain, changed)) == 1
+    changed = run_case(MODELS[0])
+    del changed.seen["step 2 gradient 0.bias"]
+    assert differences(plain, changed) == ["only in one run: step 2 gradient 0.bias"]
