@@ -156,7 +156,13 @@ class Pass : public std::enable_shared_from_this<Pass> {
   bool recording() const { return recording_.load(std::memory_order_relaxed); }
   bool idle() const { return live_handles_.load(std::memory_order_relaxed) == 0; }
   bool backward_seen() const { return backward_seen_.load(std::memory_order_relaxed); }
-  void stop_recording();                          // the next Pass has begun
+  void stop_recording();                          // the next Pass has begun, or the last backward is through
+  void fetched_kept();                            // autograd asked for a saved tensor that was kept
+  bool first_of_task(int task);                   // true once per autograd task
+  bool abandoned() const { return idle() && saved_anything_.load(std::memory_order_relaxed); }   // its graph was freed without backward
+  bool wants_choice() const { return !chosen_; }
+  void choose(const OperatorFacts& first, const torch::jit::Stack& stack);   // which Plan to follow, at the first Op
+  void set_options(PassOptions options);
   size_t revoke(size_t bytes);                    // pressure: lets go of kept Values that can be replayed; returns bytes freed
 
   // ---- after it (trace_writer.cpp) ----
@@ -169,6 +175,7 @@ class Pass : public std::enable_shared_from_this<Pass> {
   void note(Mark mark, int64_t a, int64_t b = 0) { if (options_.trace) events_.push_back({mark, a, b}); }
   int64_t start_live_bytes = 0;
   double started_seconds = 0;
+  uint64_t key = 0;                               // of the first Op: which Known it belongs to
   bool finished = false;
 
  private:
@@ -209,10 +216,14 @@ class Pass : public std::enable_shared_from_this<Pass> {
   bool plan_broken_ = false;
   std::atomic<bool> recording_{true}, backward_seen_{false};
   std::atomic<int64_t> live_handles_{0};
+  std::atomic<bool> saved_anything_{false};
+  std::atomic<int> task_{-1};
+  bool chosen_ = false;
   std::atomic<std::thread::id> replaying_{};
 };
 
 uint64_t fingerprint_of(const c10::Storage& storage);
 double now_seconds();
+int current_task();   // of autograd, in this thread; -1 outside backward
 
 }  // namespace reprise::engine

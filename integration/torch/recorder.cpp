@@ -1,4 +1,5 @@
 // Recording one operator call: what it read, wrote and made, in terms of Values. The fallback that gets here is in engine.cpp.
+#include "integration/torch/controller.hpp"
 #include "integration/torch/engine_internal.hpp"
 #include "integration/torch/pass.hpp"
 
@@ -247,6 +248,21 @@ void Pass::run_and_record(const c10::OperatorHandle& op, const OperatorFacts& fa
   call.before();
   call.run();
   call.after();
+}
+
+void Pass::choose(const OperatorFacts& first, const torch::jit::Stack& stack) {
+  uint64_t hash = first.hash;
+  for (size_t i = stack.size() - first.writes.size(); i < stack.size(); i++)
+    if (stack[i].isTensor() && stack[i].toTensor().defined() && !reason_not_plain(stack[i].toTensor())) mix_shape(hash, Geometry::of(stack[i].toTensor()));
+  key = hash;
+  chosen_ = true;
+  Controller::get().choose(*this, hash);
+}
+
+void Pass::set_options(PassOptions options) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  options_ = std::move(options);
+  if (options_.trace) events_.reserve(1 << 14);
 }
 
 void Pass::prepare_unrecorded_write(const at::Tensor& written) {

@@ -1,0 +1,78 @@
+// Controller: the one process-wide registry. It knows whether reprise is on, under which budget and policy, what was learned, and which Plan a Pass follows.
+//
+// Threads: every member is safe to call from any thread; its mutex is never held while a Pass's mutex is asked for, nor while planning.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "integration/torch/pass.hpp"
+
+namespace reprise::engine {
+
+struct Parameter {
+  std::string name;                  // "layers.3.mlp.up.weight"
+  c10::StorageImpl* storage = nullptr;
+};
+
+struct Config {
+  int64_t budget_bytes = 0;          // cap on reserved bytes; 0: measure only
+  std::string policy = "auto";
+  bool verify = false;
+  int log = 1;                       // 0 nothing, 1 one line per new Plan, 2 more
+  std::vector<std::string> exclude;  // Regions (shell patterns) in which nothing is dropped
+};
+
+// One kind of Pass that was seen: told apart by the operator and shapes it begins with.
+struct Known {
+  std::optional<Trace> trace;
+  std::vector<uint64_t> match;
+  std::shared_ptr<const Following> following;
+  int64_t planned_limit = -1;        // limit_bytes of `following`
+  int breaks = 0;                    // times in a row that a Pass left its Trace
+  int64_t passes = 0;
+  bool learning = true;
+  double plan_seconds = 0;
+  std::string infeasible;            // why no Plan fits, or ""
+};
+
+class Controller {
+ public:
+  static Controller& get();
+
+  void enable(Config config, const std::vector<Parameter>& parameters);
+  void disable();
+  bool enabled() const { return enabled_.load(std::memory_order_relaxed); }
+  Config config() const;
+
+  std::shared_ptr<Pass> begin_pass();
+  void choose(Pass& pass, uint64_t first_operator);   // called before the first Op runs; no mutex held
+  void finished(const std::shared_ptr<Pass>& pass);   // learns; no mutex held
+  void write_is_coming(const at::Tensor& tensor);     // R7, for operators that are not recorded
+  size_t revoke(size_t bytes);                        // pressure
+
+  std::string report_json() const;
+  std::string profile_json() const;
+  std::string plan_json() const;
+
+ private:
+  void learn(const std::shared_ptr<Pass>& pass, Known& known);
+  void make_plan(Known& known, int64_t limit_bytes);
+
+  mutable std::mutex mutex_;
+  std::atomic<bool> enabled_{false};
+  Config config_;
+  std::unordered_map<c10::StorageImpl*, int32_t> regions_of_;
+  std::vector<std::string> regions_{""};
+  std::map<uint64_t, Known> known_;
+  uint64_t last_known_ = 0;
+  std::vector<std::weak_ptr<Pass>> alive_;
+};
+
+}  // namespace reprise::engine

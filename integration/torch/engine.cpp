@@ -1,0 +1,193 @@
+#include "integration/torch/engine.hpp"
+
+#include <ATen/SavedTensorHooks.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/graph_task.h>
+#include <torch/csrc/autograd/saved_variable_hooks.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+#include <chrono>
+#include <stdexcept>
+
+#include "integration/torch/controller.hpp"
+#include "integration/torch/engine_internal.hpp"
+
+namespace reprise::engine {
+
+double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+int current_task() { return torch::autograd::get_current_graph_task_id(); }
+
+ThreadState& thread_state() {
+  thread_local ThreadState state;
+  return state;
+}
+
+namespace {
+
+using torch::autograd::SavedVariableHooks;
+
+// Both names of one idea: a saved tensor as (Value, Geometry), or kept as it was.
+struct Handle final : SavedVariableHooks {
+  std::shared_ptr<Pass> pass;
+  int32_t value = -1;
+  at::Tensor kept;
+  Geometry geometry;
+  Version version;
+  bool versioned = false;
+
+  explicit Handle(std::shared_ptr<Pass> p) : pass(std::move(p)) {}
+  ~Handle() override { if (pass && saved_) pass->release(value); }
+
+  void call_pack_hook(const at::Tensor& tensor) override {
+    Pass::Saved saved = pass->save(tensor, thread_state().keep_depth > 0);
+    saved_ = true;
+    value = saved.value;
+    kept = std::move(saved.kept);
+    if (value >= 0) geometry = Geometry::of(tensor);
+    else if (!reason_not_plain(tensor)) geometry = Geometry::of(tensor);
+    versioned = !reason_not_plain(tensor);
+    if (versioned) version = Version::of(tensor);
+  }
+
+  at::Tensor call_unpack_hook() override {
+    if (versioned) version.check(geometry, "");
+    ask_for_end();
+    if (value < 0) { pass->fetched_kept(); return kept; }
+    c10::InferenceMode no_inference(false);
+    return geometry.over(pass->fetch(value));
+  }
+
+ private:
+  // R8: what was replayed falls back when the autograd task ends; asked for once per task and Pass.
+  void ask_for_end() {
+    const int task = current_task();
+    if (task < 0 || !pass->first_of_task(task)) return;
+    const bool kept_graph = torch::autograd::get_current_graph_task_keep_graph();
+    std::weak_ptr<Pass> weak = pass;
+    torch::autograd::Engine::get_default_engine().queue_callback([weak, task, kept_graph] {
+      auto p = weak.lock();
+      if (!p) return;
+      p->end_of_task(task, kept_graph);
+      if (p->idle()) Controller::get().finished(p);
+    });
+  }
+  bool saved_ = false;
+};
+
+void arm(ThreadState& t) {
+  if (t.armed) return;
+  c10::impl::tls_set_dispatch_key_included(c10::DispatchKey::Fake, true);
+  t.armed = true;
+}
+
+void disarm(ThreadState& t) {
+  c10::impl::tls_set_dispatch_key_included(c10::DispatchKey::Fake, false);
+  t.armed = false;
+  t.tracing = nullptr;
+  t.pass.reset();
+}
+
+bool hooks_allowed() {
+  // torch only honours hooks where nobody traces or has switched them off; functorch's wrappers are no plain tensors.
+  const auto& tls = at::SavedTensorDefaultHooks::get_tls_state();
+  return !tls.is_tracing && !tls.disabled_error_message.has_value() && !c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
+}
+
+std::unique_ptr<SavedVariableHooks> our_hooks() {
+  Controller& controller = Controller::get();
+  if (!controller.enabled() || !hooks_allowed() || current_task() >= 0) return nullptr;   // saved during backward: torch keeps it
+  ThreadState& t = thread_state();
+  Pass* pass = t.pass.get();
+  if (!pass || pass->finished || pass->backward_seen() || pass->abandoned()) {
+    if (pass && !pass->finished) controller.finished(t.pass);
+    t.pass = controller.begin_pass();
+    t.tracing = nullptr;
+    arm(t);
+  }
+  return std::make_unique<Handle>(t.pass);
+}
+
+void on_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  const auto after = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, c10::DispatchKey::Fake);
+  c10::impl::ExcludeDispatchKeyGuard below(c10::DispatchKey::Fake);
+  ThreadState& t = thread_state();
+  Pass* pass = t.pass.get();
+  if (!pass) { op.redispatchBoxed(after, stack); return; }
+  if (!Controller::get().enabled()) { t.pass.reset(); op.redispatchBoxed(after, stack); return; }
+  const OperatorFacts& facts = facts_of(op);
+  const bool record = pass->recording() && !pass->backward_seen() && current_task() < 0;
+  if (facts.only_views) { op.redispatchBoxed(after, stack); return; }
+  if (record) {
+    std::shared_ptr<Pass> alive = t.pass;   // the kernel may start another Pass on this thread
+    if (pass->wants_choice()) { pass->choose(facts, *stack); t.tracing = pass->options().trace ? pass : nullptr; }
+    pass->run_and_record(op, facts, after, stack);
+    return;
+  }
+  if (facts.mutates) {
+    const size_t count = facts.writes.size(), base = stack->size() - count;
+    for (size_t i = 0; i < count; i++) {
+      if (!facts.writes[i]) continue;
+      const c10::IValue& a = (*stack)[base + i];
+      if (a.isTensor() && a.toTensor().defined()) Controller::get().write_is_coming(a.toTensor());
+      else if (a.isTensorList()) for (const at::Tensor& w : a.toTensorVector()) Controller::get().write_is_coming(w);
+    }
+  }
+  op.redispatchBoxed(after, stack);
+}
+
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 15
+using NodePointer = c10::intrusive_ptr<torch::autograd::Node>;
+#else
+using NodePointer = std::shared_ptr<torch::autograd::Node>;
+#endif
+
+// Stands before the engine found at installation (Python's, or the plain one) and answers only the question for default hooks itself.
+struct HookingEngine final : torch::autograd::Engine {
+  torch::autograd::Engine& inner;
+  explicit HookingEngine(torch::autograd::Engine& e) : inner(e) {}
+
+  torch::autograd::variable_list execute(const torch::autograd::edge_list& roots, const torch::autograd::variable_list& inputs, bool keep_graph,
+                                         bool create_graph, bool accumulate_grad, const torch::autograd::edge_list& outputs) override {
+    return inner.execute(roots, inputs, keep_graph, create_graph, accumulate_grad, outputs);
+  }
+  c10::intrusive_ptr<at::ivalue::Future> execute_with_graph_task(const std::shared_ptr<torch::autograd::GraphTask>& task, NodePointer root,
+                                                                 torch::autograd::InputBuffer&& buffer) override {
+    return inner.execute_with_graph_task(task, std::move(root), std::move(buffer));
+  }
+  std::unique_ptr<torch::autograd::AnomalyMetadata> make_anomaly_metadata() override { return inner.make_anomaly_metadata(); }
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 15
+  std::vector<std::unique_ptr<torch::autograd::NodeCreationHook>> get_node_creation_hooks() override { return inner.get_node_creation_hooks(); }
+#endif
+  std::unique_ptr<SavedVariableHooks> get_default_saved_variable_hooks() override {
+    if (auto users = inner.get_default_saved_variable_hooks()) return users;   // user hooks and torch.utils.checkpoint win
+    return our_hooks();
+  }
+};
+
+HookingEngine* hooking_engine = nullptr;
+
+}  // namespace
+
+void install() {
+  if (hooking_engine) return;
+  hooking_engine = new HookingEngine(torch::autograd::Engine::get_default_engine());   // lives as long as the process: nodes may outlive us
+  torch::autograd::set_default_engine_stub([]() -> torch::autograd::Engine& { return *hooking_engine; });
+}
+
+bool installed() { return hooking_engine != nullptr; }
+void enter_keep() { thread_state().keep_depth++; }
+void leave_keep() { thread_state().keep_depth--; }
+
+void trace_allocation(void* address, long long bytes) {
+  Pass* pass = thread_state().tracing;
+  if (!pass || pass->finished) return;
+  pass->note(bytes > 0 ? Mark::kAllocate : Mark::kFree, reinterpret_cast<int64_t>(address), bytes > 0 ? bytes : -bytes);
+}
+
+void stop_thread() { disarm(thread_state()); }
+
+}  // namespace reprise::engine
+
+TORCH_LIBRARY_IMPL(_, Fake, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&reprise::engine::on_operator>()); }

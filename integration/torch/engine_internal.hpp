@@ -1,0 +1,27 @@
+// What the files of the engine share and nobody else sees: the threads' state, replay, and the process-wide registry.
+#pragma once
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <memory>
+
+#include "integration/torch/pass.hpp"
+
+namespace reprise::engine {
+
+inline constexpr int64_t kCopyInputBytes = 1 << 20;  // inputs up to this size are copied in a learning Pass (R11)
+
+struct ThreadState {
+  std::shared_ptr<Pass> pass;      // being recorded, or last recorded, on this thread
+  Pass* tracing = nullptr;         // writes this thread's allocations into its events
+  int keep_depth = 0;              // inside keep()
+  int last_task = -1;              // autograd task for which the end was asked for
+  bool armed = false;
+};
+ThreadState& thread_state();
+
+// Runs a Group (or, with group == nullptr, the closure of the trigger) and leaves its results in the Pass's Values. The Pass's mutex is held.
+void replay(Pass& pass, int32_t trigger, const Group* group, Garbage& garbage);
+void replay_everything(Pass& pass, Garbage& garbage);  // R11's check: replays all Ops once and compares fingerprints
+
+}  // namespace reprise::engine

@@ -1,0 +1,147 @@
+// Saved tensors: what autograd gives us to keep, and what it gets back.
+#include <algorithm>
+
+#include "integration/torch/engine_internal.hpp"
+#include "integration/torch/pass.hpp"
+
+namespace reprise::engine {
+
+Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
+  Garbage garbage;
+  std::lock_guard<std::mutex> lock(mutex_);
+  live_handles_++;
+  saved_anything_ = true;
+  Saved saved;
+  // Never the tensor itself where it has a history: that is a reference cycle with its own grad_fn. A leaf has none, and its .data may be set.
+  auto keep_whole = [&] {
+    counters.kept++;
+    saved.kept = tensor.is_leaf() ? tensor : tensor.detach();
+    return saved;
+  };
+  if (reason_not_plain(tensor) || !recording()) return keep_whole();
+  int32_t v = value_of(tensor);
+  if (v < 0) { counters.unrecorded_saved++; return keep_whole(); }
+  v = check_fingerprint(tensor, v, garbage);
+  if (values_[size_t(v)].uninitialised) settle(v, "uninitialised memory that is read");
+  values_[size_t(v)].saved = true;
+  note(Mark::kSaved, v);
+  if (values_[size_t(v)].producer == kNoOp) return keep_whole();
+  Value& value = values_[size_t(v)];
+  value.handles++;
+  saved.value = v;
+  const Following* plan = options_.following.get();
+  const bool planned = plan && !plan_broken_ && size_t(v) < plan->keep.size();
+  const bool hold_it = keep || (planned ? plan->keep[size_t(v)] != 0 : options_.unplanned == PassOptions::Unplanned::kKeep);
+  if (hold_it) {
+    counters.kept++;
+    hold(v, garbage);
+    return saved;
+  }
+  counters.dropped++;
+  if (!planned && value.handles == 1) {
+    group_dropped_bytes_ += value.bytes;
+    if (group_dropped_bytes_ >= options_.group_bytes) { group_++; group_dropped_bytes_ = 0; }
+  }
+  return saved;
+}
+
+void Pass::begin_backward() {
+  if (backward_seen_.exchange(true)) return;
+  note(Mark::kForwardEnd, 0);
+  if (!options_.verify) return;
+  Garbage garbage;
+  replay_everything(*this, garbage);
+}
+
+void Pass::fetched_kept() {
+  if (backward_seen()) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  begin_backward();
+}
+
+bool Pass::first_of_task(int task) { return task_.exchange(task) != task; }
+
+c10::Storage Pass::fetch(int32_t id) {
+  Garbage garbage;   // released after the mutex
+  std::lock_guard<std::mutex> lock(mutex_);
+  begin_backward();
+  id = latest(id);
+  poll_gone();
+  note(Mark::kUnpack, id);
+  if (auto s = available(id)) { counters.found_alive++; return *s; }
+  const Group* group = nullptr;
+  if (const Following* plan = options_.following.get(); plan && !plan_broken_) {
+    auto it = plan->groups.find(id);
+    const auto nth = static_cast<size_t>(values_[size_t(id)].triggered++);
+    if (it != plan->groups.end() && nth < it->second.size()) group = &plan->plan.groups[size_t(it->second[nth])];
+  }
+  note(Mark::kReplayBegin, id);
+  replay(*this, id, group, garbage);
+  if (group)
+    for (int32_t s : group->sources) { values_[size_t(s)].reads_left--; let_go_if_unneeded(s, garbage); }
+  garbage.clear();
+  note(Mark::kReplayEnd, id);
+  auto s = available(id);
+  TORCH_CHECK(s.has_value(), "reprise: replaying did not bring back Value ", id, "; please report this with REPRISE_LOG=debug");
+  return *s;
+}
+
+void Pass::release(int32_t id) {
+  Garbage garbage;
+  std::lock_guard<std::mutex> lock(mutex_);
+  live_handles_--;
+  if (id < 0) return;
+  id = latest(id);
+  if (--values_[size_t(id)].handles == 0) {
+    note(Mark::kRelease, id);
+    let_go_if_unneeded(id, garbage);
+  }
+}
+
+// R8: with retain_graph the handles stay; what was replayed falls back to dropped, and so does the memory.
+void Pass::end_of_task(int task, bool graph_kept) {
+  Garbage garbage;
+  std::lock_guard<std::mutex> lock(mutex_);
+  poll_gone();
+  if (graph_kept)
+    for (Value& v : values_) {
+      v.triggered = 0;
+      if (v.held && v.held_is_private && v.memo_task == task && v.producer != kNoOp) let_go(v, garbage);
+    }
+}
+
+void Pass::stop_recording() {
+  Garbage garbage;
+  std::lock_guard<std::mutex> lock(mutex_);
+  recording_ = false;
+  if (live_handles_ > 0) return;
+  if (options_.fingerprint) check_outside_copies();
+  for (Value& v : values_) { v.reads_left = 0; let_go(v, garbage); }
+  note(Mark::kPassEnd, 0);
+  finished = true;
+}
+
+size_t Pass::revoke(size_t bytes) {
+  // Called from the allocator with none of its locks held; this thread may be inside one of our own replays, and then it owns the mutex already.
+  std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
+  if (replaying_.load() != std::this_thread::get_id() && !lock.try_lock()) return 0;
+  std::vector<std::pair<double, int32_t>> order;
+  for (size_t i = 0; i < values_.size(); i++) {
+    const Value& v = values_[i];
+    if (!v.held || v.held_is_private || v.in_use || v.producer == kNoOp || v.bytes < 4096 || v.held.use_count() != 1) continue;
+    order.emplace_back(ops_[size_t(v.producer)].forward_seconds / double(v.bytes), static_cast<int32_t>(i));
+  }
+  std::sort(order.begin(), order.end());
+  size_t freed = 0;
+  for (const auto& [cost, i] : order) {
+    if (freed >= bytes) break;
+    Value& v = values_[size_t(i)];
+    v.held = c10::Storage();   // nobody else holds it, and no Python object: it is freed here
+    freed += size_t(v.bytes);
+    counters.revoked++;
+    counters.revoked_bytes += v.bytes;
+  }
+  return freed;
+}
+
+}  // namespace reprise::engine
