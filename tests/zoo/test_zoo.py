@@ -67,25 +67,10 @@ def test_random_plan(case, random_seed):
     check(case, plain_of(case), run_case(case, f"random({random_seed})"))
 
 
-@pytest.mark.parametrize("policy", ["full", "random(1)"])
-@pytest.mark.parametrize("case", by_case(WRITES))
-def test_write(case, policy):
-    check(case, plain_of(case), run_case(case, policy))
-
-
-@pytest.mark.parametrize("policy", ["full", "random(1)"])
-@pytest.mark.parametrize("case", by_case(KINDS))
-def test_kind_or_setting(case, policy):
-    check(case, plain_of(case), run_case(case, policy))
-
-
-@pytest.mark.parametrize("scheme", [*SCHEMES, "auto"])
 @pytest.mark.parametrize("case", by_case(WRITES + KINDS))
-def test_every_policy_for_writes(case, scheme, request):
-    if not request.config.getoption("--every-policy-for-writes"):
-        pytest.skip("runs with --every-policy-for-writes (./dev test --all)")
+def test_write_kind_or_setting(case, write_policy):
     plain = plain_of(case)
-    other = run_within(case, plain, "auto", 0.6)[0] if scheme == "auto" else run_case(case, scheme)
+    other = run_within(case, plain, "auto", 0.6)[0] if write_policy == "auto" else run_case(case, write_policy)
     check(case, plain, other)
 
 
@@ -96,7 +81,7 @@ def test_verified(case, monkeypatch):
     check(case, plain_of(case), run_case(case, "full"))
 
 
-def test_the_comparison_sees_one_bit(monkeypatch):
+def test_the_comparison_sees_one_bit():
     """The comparison itself: one flipped bit in one gradient, a missing gradient, another random state."""
     plain = plain_of(MODELS[0])
     for key, other in [("step 1 gradient 0.weight", [("torch.float32", (128, 128), "0" * 32, None)]), ("step 1 gradient 0.weight", None), ("end RNG state", None)]:

@@ -1,0 +1,22 @@
+"""Every test process runs under our allocator from the start, as `REPRISE=1 python script.py` does; tests of other ways in start processes of their own."""
+
+import os
+
+os.environ["REPRISE"] = "1"
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+QUICK_POLICIES = ["full", "random(1)"]
+ALL_POLICIES = ["none", "full", "sqrt", "per_block", "auto", *[f"random({seed})" for seed in range(1, 6)]]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--random-plans", type=int, default=2, help="random Plans per model")
+    parser.addoption("--all-policies", action="store_true", help="every policy also for writes, kinds and settings")
+
+
+def pytest_generate_tests(metafunc):
+    if "random_seed" in metafunc.fixturenames:
+        metafunc.parametrize("random_seed", range(metafunc.config.getoption("--random-plans")))
+    if "write_policy" in metafunc.fixturenames:
+        metafunc.parametrize("write_policy", ALL_POLICIES if metafunc.config.getoption("--all-policies") else QUICK_POLICIES)
