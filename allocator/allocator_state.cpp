@@ -1,0 +1,284 @@
+// CachingAllocator apart from its hot path: counts, streams, cap and pressure, statistics, fork.
+#include <algorithm>
+
+#include "allocator/caching_allocator.hpp"
+
+namespace reprise {
+
+namespace {
+thread_local constinit bool under_pressure = false;
+}  // namespace
+
+void CachingAllocator::count_locked(std::int64_t live, std::int64_t allocated) noexcept {
+  live_bytes_ += live;
+  allocated_bytes_ += allocated;
+  peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
+  peak_allocated_bytes_ = std::max(peak_allocated_bytes_, allocated_bytes_);
+}
+
+void CachingAllocator::collect_counts_locked(ThreadCache* cache) noexcept {
+  if (cache != nullptr) count_locked(cache->live_bytes.take(), cache->allocated_bytes.take());
+}
+
+std::size_t CachingAllocator::rounded_bytes(const void* pointer) const noexcept {
+  if (offset_of(pointer) >= small_zone_bytes_) return piece_of(pointer).bytes;
+  return slabs_.object_bytes(slab_of(pointer).class_index);
+}
+
+void CachingAllocator::free_locked(void* pointer) noexcept {
+  ++frees_;
+  const std::size_t offset = offset_of(pointer);
+  count_locked(-static_cast<std::int64_t>(size_of(pointer)), -static_cast<std::int64_t>(rounded_bytes(pointer)));
+  bool recorded = false;
+  if (offset >= small_zone_bytes_) {
+    Piece& piece = piece_of(pointer);
+    recorded = piece.recorded;
+    piece.requested = 0;
+  } else {
+    std::atomic<std::uint64_t>& record = slabs_.record(slab_of(pointer), offset);
+    recorded = ObjectRecord{record.load(std::memory_order_relaxed)}.recorded();
+    record.store(0, std::memory_order_relaxed);
+  }
+  if (recorded) {
+    postpone_locked(pointer);
+  } else {
+    release_locked(pointer);
+  }
+}
+
+void CachingAllocator::release_locked(void* pointer) noexcept {
+  if (offset_of(pointer) >= small_zone_bytes_) {
+    heap_.give(&piece_of(pointer));
+  } else {
+    slabs_.give(&pointer, 1);
+  }
+}
+
+bool CachingAllocator::record_stream(void* pointer, StreamId stream) noexcept {
+  const std::lock_guard hold(gate_->lock);
+  try {
+    return note_stream_locked(pointer, stream);
+  } catch (...) {
+    return false;
+  }
+}
+
+// Everything that freeing will need is allocated here, where it may fail.
+bool CachingAllocator::note_stream_locked(void* pointer, StreamId stream) {
+  const std::size_t offset = offset_of(pointer);
+  const StreamId own = offset >= small_zone_bytes_ ? piece_of(pointer).stream : 0;
+  if (stream == own) return true;
+  Pending& note = recorded_.try_emplace(pointer, Pending{pointer, {}, {}}).first->second;
+  if (std::find(note.streams.begin(), note.streams.end(), stream) != note.streams.end()) return true;
+  pending_.reserve(pending_.size() + recorded_.size());
+  note.fences.reserve(note.streams.size() + 1);
+  note.streams.push_back(stream);
+  if (offset >= small_zone_bytes_) {
+    piece_of(pointer).recorded = true;
+  } else {
+    slabs_.record(slab_of(pointer), offset).fetch_or(ObjectRecord::kRecorded, std::memory_order_relaxed);
+  }
+  return true;
+}
+
+void CachingAllocator::postpone_locked(void* pointer) noexcept {
+  const auto note = recorded_.find(pointer);
+  pending_bytes_ += rounded_bytes(pointer);
+  if (offset_of(pointer) >= small_zone_bytes_) piece_of(pointer).state = PieceState::kPending;
+  pending_.push_back(std::move(note->second));  // room was reserved
+  recorded_.erase(note);
+  poll_pending_locked(false);
+}
+
+// A stream without a Fence yet gets one now: later than the free, so safe.
+bool CachingAllocator::is_passed_locked(Pending& pending, bool wait) noexcept {
+  std::erase_if(pending.streams, [&](StreamId stream) {
+    const auto fence = arena_.device().record_fence(stream);
+    if (fence) pending.fences.push_back(*fence);
+    return fence.has_value();
+  });
+  std::erase_if(pending.fences, [&](Fence fence) {
+    if (wait) arena_.device().wait(fence);
+    return arena_.device().passed(fence);
+  });
+  return pending.streams.empty() && pending.fences.empty();
+}
+
+void CachingAllocator::poll_pending_locked(bool wait) noexcept {
+  std::erase_if(pending_, [&](Pending& pending) {
+    if (!is_passed_locked(pending, wait)) return false;
+    pending_bytes_ -= rounded_bytes(pending.pointer);
+    release_locked(pending.pointer);
+    return true;
+  });
+}
+
+void CachingAllocator::give_cached_locked(ThreadCache& cache) noexcept {
+  for (CacheStack& stack : cache.stacks) {
+    slabs_.give(stack.objects.data(), static_cast<std::size_t>(stack.count.take()));
+  }
+}
+
+void CachingAllocator::retire_cache(ThreadCache* cache) noexcept {
+  collect_counts_locked(cache);
+  give_cached_locked(*cache);
+  frees_ += static_cast<std::uint64_t>(cache->frees.get());
+  for (std::size_t i = 0; i < slabs_.class_count(); ++i) {
+    allocations_per_class_[class_of(slabs_.object_bytes(i))] += static_cast<std::uint64_t>(cache->stacks[i].allocations.get());
+  }
+  std::erase_if(gate_->caches, [&](const auto& owned) { return owned.get() == cache; });
+}
+
+std::size_t CachingAllocator::trim_locked(std::size_t bytes, ThreadCache* cache) noexcept {
+  ++trims_;
+  if (cache != nullptr) give_cached_locked(*cache);
+  std::size_t given = slabs_.trim(bytes);
+  if (given < bytes) given += heap_.trim(bytes - given);
+  trimmed_bytes_ += given;
+  return given;
+}
+
+std::size_t CachingAllocator::trim() noexcept {
+  ThreadCache* const mine = cache();
+  const std::lock_guard hold(gate_->lock);
+  collect_counts_locked(mine);
+  poll_pending_locked(true);
+  return trim_locked(kNoCap, mine);
+}
+
+bool CachingAllocator::set_cap(std::size_t bytes) noexcept {
+  ThreadCache* const mine = cache();
+  std::size_t missing = 0;
+  do {
+    const std::lock_guard hold(gate_->lock);
+    collect_counts_locked(mine);
+    if (arena_.reserved_bytes() > bytes) {
+      poll_pending_locked(true);
+      trim_locked(arena_.reserved_bytes() - bytes, mine);
+    }
+    if (arena_.reserved_bytes() <= bytes) {
+      arena_.set_cap(bytes);
+      return true;
+    }
+    missing = arena_.reserved_bytes() - bytes;
+  } while (relieve(missing));
+  return false;
+}
+
+void CachingAllocator::set_pressure(PressureCallback callback) {
+  auto fresh = callback ? std::make_shared<const PressureCallback>(std::move(callback)) : nullptr;
+  const std::lock_guard hold(gate_->lock);
+  pressure_.swap(fresh);  // the old one dies after the lock: fresh was declared first
+}
+
+// Asks the callback, without a lock. True when memory was freed since, so that trying again makes sense.
+bool CachingAllocator::relieve(std::size_t bytes) noexcept {
+  if (under_pressure) return false;
+  std::shared_ptr<const PressureCallback> callback;
+  std::uint64_t frees_before = 0;
+  {
+    const std::lock_guard hold(gate_->lock);
+    callback = pressure_;
+    if (callback == nullptr) return false;
+    ++pressure_calls_;
+    frees_before = frees_locked();
+  }
+  std::size_t said = 0;
+  under_pressure = true;
+  try {
+    said = (*callback)(bytes);
+  } catch (...) {
+    said = 0;
+  }
+  under_pressure = false;
+  if (said == 0) return false;
+  const std::lock_guard hold(gate_->lock);
+  pressure_bytes_ += said;
+  return frees_locked() != frees_before;
+}
+
+std::uint64_t CachingAllocator::frees_locked() const noexcept {
+  std::uint64_t total = frees_;
+  for (const auto& cache : gate_->caches) total += static_cast<std::uint64_t>(cache->frees.get());
+  return total;
+}
+
+std::size_t CachingAllocator::cached_bytes_locked() const noexcept {
+  std::size_t total = 0;
+  for (const auto& cache : gate_->caches) {
+    for (std::size_t i = 0; i < slabs_.class_count(); ++i) {
+      total += static_cast<std::size_t>(cache->stacks[i].count.get()) * slabs_.object_bytes(i);
+    }
+  }
+  return total;
+}
+
+Statistics CachingAllocator::statistics() const {
+  const std::lock_guard hold(gate_->lock);
+  std::int64_t live = live_bytes_;
+  std::int64_t allocated = allocated_bytes_;
+  Statistics now;
+  now.allocations_per_class = allocations_per_class_;
+  for (const auto& cache : gate_->caches) {
+    live += cache->live_bytes.get();
+    allocated += cache->allocated_bytes.get();
+    for (std::size_t i = 0; i < slabs_.class_count(); ++i) {
+      now.allocations_per_class[class_of(slabs_.object_bytes(i))] += static_cast<std::uint64_t>(cache->stacks[i].allocations.get());
+    }
+  }
+  now.live_bytes = static_cast<std::size_t>(live);
+  now.allocated_bytes = static_cast<std::size_t>(allocated);
+  now.reserved_bytes = arena_.reserved_bytes();
+  now.peak_live_bytes = static_cast<std::size_t>(std::max(live, peak_live_bytes_));
+  now.peak_allocated_bytes = static_cast<std::size_t>(std::max(allocated, peak_allocated_bytes_));
+  now.peak_reserved_bytes = arena_.peak_reserved_bytes();
+  now.cap_bytes = arena_.cap_bytes();
+  now.cached_bytes = cached_bytes_locked();
+  now.pending_bytes = pending_bytes_;
+  now.arena_bytes = slabs_.address_bytes() + heap_.address_bytes();
+  for (const std::uint64_t count : now.allocations_per_class) now.allocations += count;
+  now.frees = frees_locked();
+  now.failed_allocations = failed_allocations_;
+  now.device_calls = arena_.device_calls();
+  now.device_failures = arena_.device_failures();
+  now.trims = trims_;
+  now.trimmed_bytes = trimmed_bytes_;
+  now.pressure_calls = pressure_calls_;
+  now.pressure_bytes = pressure_bytes_;
+  return now;
+}
+
+void CachingAllocator::reset_peaks() noexcept {
+  const std::lock_guard hold(gate_->lock);
+  peak_live_bytes_ = live_bytes_;
+  peak_allocated_bytes_ = allocated_bytes_;
+  arena_.reset_peak();
+}
+
+void CachingAllocator::visit_live(const std::function<void(void*, std::size_t, Tag)>& show) const {
+  struct Shown {
+    void* pointer;
+    std::size_t bytes;
+    Tag tag;
+  };
+  std::vector<Shown> all;
+  {
+    const std::lock_guard hold(gate_->lock);
+    slabs_.visit_live([&](std::size_t offset, ObjectRecord record) {
+      all.push_back({arena_.base() + offset, record.requested(), record.tag()});
+    });
+    heap_.visit([&](const Piece& piece) {
+      if (piece.requested != 0) all.push_back({arena_.base() + piece.offset, piece.requested, piece.tag.load(std::memory_order_relaxed)});
+    });
+  }
+  for (const Shown& one : all) show(one.pointer, one.bytes, one.tag);
+}
+
+void CachingAllocator::after_fork_in_child() noexcept {
+  arena_.set_cap(kNoCap);
+  observer_.store(nullptr, std::memory_order_release);
+  auto dropped = std::move(pressure_);
+  gate_->lock.unlock();
+}
+
+}  // namespace reprise

@@ -1,0 +1,177 @@
+// check_invariants(): the numbers of the headers, asserted.
+#include "allocator/caching_allocator.hpp"
+
+namespace reprise {
+
+namespace {
+
+std::string differs(const char* number, const char* what, std::size_t found, std::size_t expected) {
+  return std::string(number) + ": " + what + " is " + std::to_string(found) + ", expected " + std::to_string(expected);
+}
+
+}  // namespace
+
+std::string PieceHeap::check_piece(const Piece& piece) const {
+  const std::string at = " at offset " + std::to_string(piece.offset);
+  if (piece.bytes == 0) return "P1: empty piece" + at;
+  if (piece.after != nullptr && (piece.after->before != &piece || piece.after->offset != piece.offset + piece.bytes)) {
+    return "P1: neighbours do not meet" + at;
+  }
+  const PageRange pages = arena_.touching(piece.offset, piece.bytes);
+  if (piece.state != PieceState::kFree) {
+    if (arena_.uncommitted_in(pages) != 0) return "P4: used piece has an uncommitted page" + at;
+    if (table_.find(piece.offset) != &piece) return "L1: used piece is not in the table" + at;
+    return {};
+  }
+  if (piece.after != nullptr && piece.after->state == PieceState::kFree && piece.after->stream == piece.stream) {
+    return "P2: two free neighbours of one stream" + at;
+  }
+  if (piece.holes != arena_.uncommitted_in(pages)) return "P3: wrong count of holes" + at;
+  if (piece.holes != arena_.uncommitted_in(own_pages(piece))) {
+    return "P4: an uncommitted page is shared" + at;
+  }
+  return {};
+}
+
+std::string PieceHeap::check() const {
+  std::size_t used = 0;
+  std::size_t free_count = 0;
+  std::size_t expected = start_;
+  for (const Piece* piece = first_; piece != nullptr; piece = piece->after) {
+    if (piece->offset != expected) return differs("P1", "a piece's offset", piece->offset, expected);
+    if (auto wrong = check_piece(*piece); !wrong.empty()) return wrong;
+    expected = piece->offset + piece->bytes;
+    if (piece->state == PieceState::kFree) {
+      ++free_count;
+    } else {
+      used += piece->bytes;
+    }
+  }
+  if (expected != top_) return differs("P1", "the end of the last piece", expected, top_);
+  if (used != used_bytes_) return differs("H1", "used bytes", used_bytes_, used);
+  const PageRange above = arena_.inside(top_, arena_.bytes() - top_);
+  if (arena_.committed_in(above) != 0) return differs("H2", "committed pages above the top", arena_.committed_in(above), 0);
+  std::size_t indexed = 0;
+  std::string wrong;
+  const auto check_index = [&](const FreeIndex& index, StreamId id, bool full) {
+    if (wrong.empty()) wrong = index.check();
+    index.visit([&](const Piece* piece) {
+      ++indexed;
+      if (piece->state != PieceState::kFree || piece->stream != id || (piece->holes == 0) != full) {
+        wrong = "P3: piece in the wrong index at offset " + std::to_string(piece->offset);
+      }
+    });
+  };
+  const auto check_stream = [&](const Stream& stream, StreamId id) {
+    check_index(stream.full, id, true);
+    check_index(stream.holed, id, false);
+  };
+  check_stream(*own_stream_, 0);
+  for (const auto& [id, stream] : other_streams_) check_stream(*stream, id);
+  if (wrong.empty() && indexed != free_count) return differs("P3", "pieces in an index", indexed, free_count);
+  return wrong;
+}
+
+std::string SlabHeap::check_slab(const Slab& slab) const {
+  const std::string at = " in the slab at offset " + std::to_string(slab.offset);
+  const PageRange pages = arena_.touching(slab.offset, kSlabBytes);
+  if (slab.committed && arena_.uncommitted_in(pages) != 0) return "S2: uncommitted page" + at;
+  if (!slab.committed) return slab.taken == 0 ? "" : "S2: objects taken from uncommitted memory" + at;
+  std::size_t free_objects = 0;
+  for (const std::uint64_t bits : slab.free_bits) free_objects += static_cast<std::size_t>(std::popcount(bits));
+  const std::size_t objects = objects_per_slab(slab.class_index);
+  if (slab.taken != objects - free_objects) return differs("S1", "taken objects", slab.taken, objects - free_objects) + at;
+  const std::size_t object = object_bytes(slab.class_index);
+  for (std::size_t unit = 0; unit < slab.records.size(); ++unit) {
+    const ObjectRecord found{slab.records[unit].load(std::memory_order_relaxed)};
+    if (found.requested() == 0) continue;
+    const std::size_t index = (unit << unit_shift_) / object;
+    const bool starts = (unit << unit_shift_) % object == 0 && index < objects;
+    if (!starts || ((slab.free_bits[index / 64] >> (index % 64)) & 1) != 0) return "S3: record of an object that is not live" + at;
+    if (found.requested() > object) return "S3: record larger than its object" + at;
+  }
+  return {};
+}
+
+std::string SlabHeap::check() const {
+  std::size_t taken = 0;
+  std::size_t listable = 0;
+  std::size_t listed = 0;
+  for (std::size_t offset = 0; offset < next_offset_; offset += kSlabBytes) {
+    const Slab& slab = *slab_at(offset);
+    if (auto wrong = check_slab(slab); !wrong.empty()) return wrong;
+    if (!slab.committed || slab.taken == 0) {
+      ++listable;
+      continue;
+    }
+    taken += slab.taken * object_bytes(slab.class_index);
+    if (slab.taken < objects_per_slab(slab.class_index)) ++listable;
+  }
+  if (taken != taken_bytes_) return differs("S1", "taken bytes", taken_bytes_, taken);
+  const auto check_list = [&](const Slab* head, auto&& belongs) {
+    for (const Slab* slab = head; slab != nullptr; slab = slab->next, ++listed) {
+      if (!belongs(*slab)) return false;
+    }
+    return true;
+  };
+  for (std::size_t i = 0; i < available_.size(); ++i) {
+    if (!check_list(available_[i], [&](const Slab& slab) {
+          return slab.class_index == i && slab.taken != 0 && slab.taken < objects_per_slab(i);
+        })) {
+      return "S2: a slab that is not available is listed as available";
+    }
+  }
+  if (!check_list(idle_, [](const Slab& slab) { return slab.committed && slab.taken == 0; })) return "S2: a slab that is not idle is listed as idle";
+  if (!check_list(uncommitted_, [](const Slab& slab) { return !slab.committed; })) return "S2: a committed slab is listed as given back";
+  return listed == listable ? "" : differs("S2", "listed slabs", listed, listable);
+}
+
+std::string CachingAllocator::check_sums_locked() const {
+  std::size_t live = 0;
+  std::size_t pieces = 0;
+  std::size_t objects = 0;
+  slabs_.visit_live([&](std::size_t offset, ObjectRecord record) {
+    live += record.requested();
+    objects += slabs_.object_bytes(slabs_.slab_at(offset)->class_index);
+  });
+  heap_.visit([&](const Piece& piece) {
+    live += piece.requested;
+    if (piece.requested != 0) pieces += piece.bytes;
+  });
+  std::int64_t counted_live = live_bytes_;
+  std::int64_t counted_allocated = allocated_bytes_;
+  for (const auto& cache : gate_->caches) {
+    counted_live += cache->live_bytes.get();
+    counted_allocated += cache->allocated_bytes.get();
+    for (std::size_t i = 0; i < slabs_.class_count(); ++i) {
+      const auto count = static_cast<std::size_t>(cache->stacks[i].count.get());
+      const std::size_t depth = ThreadCache::depth(slabs_.object_bytes(i));
+      if (count > depth) return differs("C1", "objects in a thread cache", count, depth);
+    }
+  }
+  if (static_cast<std::size_t>(counted_live) != live) return differs("B1", "live bytes", static_cast<std::size_t>(counted_live), live);
+  if (static_cast<std::size_t>(counted_allocated) != pieces + objects) {
+    return differs("B2", "allocated bytes", static_cast<std::size_t>(counted_allocated), pieces + objects);
+  }
+  std::size_t pending_pieces = 0;
+  std::size_t pending_objects = 0;
+  for (const Pending& pending : pending_) {
+    (offset_of(pending.pointer) >= small_zone_bytes_ ? pending_pieces : pending_objects) += rounded_bytes(pending.pointer);
+  }
+  if (heap_.used_bytes() != pieces + pending_pieces) return differs("B3", "used bytes of the heap", heap_.used_bytes(), pieces + pending_pieces);
+  const std::size_t taken = objects + cached_bytes_locked() + pending_objects;
+  if (slabs_.taken_bytes() != taken) return differs("B4", "taken bytes of the slabs", slabs_.taken_bytes(), taken);
+  if (pending_bytes_ != pending_pieces + pending_objects) return differs("B3", "pending bytes", pending_bytes_, pending_pieces + pending_objects);
+  return {};
+}
+
+std::string CachingAllocator::check_invariants() const {
+  const std::lock_guard hold(gate_->lock);
+  if (arena_.recount() != arena_.reserved_bytes()) return differs("A1", "reserved bytes", arena_.reserved_bytes(), arena_.recount());
+  if (arena_.reserved_bytes() > arena_.cap_bytes()) return differs("A2", "reserved bytes over the cap", arena_.reserved_bytes(), arena_.cap_bytes());
+  if (auto wrong = slabs_.check(); !wrong.empty()) return wrong;
+  if (auto wrong = heap_.check(); !wrong.empty()) return wrong;
+  return check_sums_locked();
+}
+
+}  // namespace reprise

@@ -1,0 +1,30 @@
+#include "allocator/live_table.hpp"
+
+#include <bit>
+#include <cstdlib>
+
+namespace reprise {
+
+LiveTable::LiveTable(std::size_t arena_bytes, std::size_t min_bytes)
+    : block_shift_(static_cast<unsigned>(std::bit_width(min_bytes) - 1)),
+      leaf_count_((arena_bytes >> (block_shift_ + kLeafBits)) + 1),
+      leaves_(std::make_unique<std::atomic<Piece**>[]>(leaf_count_)) {}
+
+LiveTable::~LiveTable() {
+  for (std::size_t i = 0; i < leaf_count_; ++i) std::free(leaves_[i].load(std::memory_order_relaxed));
+}
+
+bool LiveTable::set(std::size_t offset, Piece* piece) noexcept {
+  const std::size_t block = offset >> block_shift_;
+  std::atomic<Piece**>& slot = leaves_[block >> kLeafBits];
+  Piece** leaf = slot.load(std::memory_order_relaxed);
+  if (leaf == nullptr) {
+    leaf = static_cast<Piece**>(std::calloc(kLeafEntries, sizeof(Piece*)));
+    if (leaf == nullptr) return false;
+    slot.store(leaf, std::memory_order_release);
+  }
+  leaf[block & (kLeafEntries - 1)] = piece;
+  return true;
+}
+
+}  // namespace reprise

@@ -1,0 +1,40 @@
+// LiveTable: from the address of a used piece to its record, readable without the lock by whoever owns the pointer.
+//
+// L1: table[piece.offset] == &piece exactly for the used and pending pieces
+// Every used piece is at least min_bytes long, so at most one starts in each block of that many bytes: one entry per block.
+//
+// Threads: set under the lock; find() by the owner of the pointer (only its own entry is read). Cost: two dependent loads.
+// Failure: set() is false when memory for a leaf is out.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+
+#include "allocator/piece.hpp"
+
+namespace reprise {
+
+class LiveTable {
+ public:
+  LiveTable(std::size_t arena_bytes, std::size_t min_bytes);
+  ~LiveTable();
+  LiveTable(const LiveTable&) = delete;
+  LiveTable& operator=(const LiveTable&) = delete;
+
+  bool set(std::size_t offset, Piece* piece) noexcept;  // nullptr clears
+  Piece* find(std::size_t offset) const noexcept {
+    const std::size_t block = offset >> block_shift_;
+    Piece** const leaf = leaves_[block >> kLeafBits].load(std::memory_order_acquire);
+    return leaf == nullptr ? nullptr : leaf[block & (kLeafEntries - 1)];
+  }
+
+ private:
+  static constexpr unsigned kLeafBits = 16;
+  static constexpr std::size_t kLeafEntries = std::size_t{1} << kLeafBits;
+  unsigned block_shift_;
+  std::size_t leaf_count_;
+  std::unique_ptr<std::atomic<Piece**>[]> leaves_;
+};
+
+}  // namespace reprise

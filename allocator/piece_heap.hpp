@@ -1,0 +1,84 @@
+// PieceHeap: best fit with coalescing over one stretch of the arena. Fragmentation costs addresses, not memory: when the cap is near,
+// whole free pages inside free pieces are given back and the request takes other addresses.
+//
+// Words. Top: the end of the addresses used so far. Hole: an uncommitted page. Full: a free piece without holes.
+// Invariants P1 to P4 are in piece.hpp, L1 in live_table.hpp;
+// H1: used_bytes == sum(piece.bytes of used and pending pieces)
+// H2: a page from the top on is uncommitted
+//
+// Order of choice: smallest full piece (no device call); a full piece of an idle stream; smallest piece with holes; fresh addresses at
+// the top. A piece freed on one stream serves another only after a Fence of the first; so do its pages before they are given back.
+//
+// Threads: under the allocator's lock. Cost: a warm take and give touch the piece, its neighbours and two bins; no device call.
+// Failure: take() is nullptr and nothing is held; `missing_bytes` then says by how much the cap was missed.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "allocator/arena.hpp"
+#include "allocator/free_index.hpp"
+#include "allocator/live_table.hpp"
+#include "allocator/piece.hpp"
+
+namespace reprise {
+
+class PieceHeap {
+ public:
+  // Serves [start, arena.bytes()); every size is a multiple of rounding and at least min_bytes.
+  PieceHeap(Arena& arena, std::size_t start, std::size_t min_bytes);
+  PieceHeap(const PieceHeap&) = delete;
+  PieceHeap& operator=(const PieceHeap&) = delete;
+
+  Piece* take(std::size_t bytes, StreamId stream) noexcept;
+  void give(Piece* piece) noexcept;
+  Piece* find(std::size_t offset) const noexcept { return table_.find(offset); }
+
+  // Gives back up to `bytes` (rounded up to pages) of free memory, after the streams that freed it have passed. Returns bytes given.
+  std::size_t trim(std::size_t bytes) noexcept;
+
+  std::size_t used_bytes() const { return used_bytes_; }
+  std::size_t address_bytes() const { return top_ - start_; }
+  template <class Visit>
+  void visit(Visit&& visit_piece) const {
+    for (const Piece* piece = first_; piece != nullptr; piece = piece->after) visit_piece(*piece);
+  }
+  std::string check() const;
+
+ private:
+  struct Stream {
+    FreeIndex full;
+    FreeIndex holed;
+  };
+  Stream* stream_of(StreamId id) noexcept;
+  void insert_free(Piece* piece) noexcept;
+  void erase_free(Piece* piece) noexcept;
+  Piece* absorb(Piece* piece) noexcept;
+  void join(Piece* left, Piece* right) noexcept;
+  Piece* carve(Piece* piece, std::size_t bytes) noexcept;
+  Piece* grow(std::size_t bytes, StreamId stream) noexcept;
+  Piece* from_idle_stream(std::size_t bytes, StreamId stream) noexcept;
+  bool fill_holes(Piece* piece) noexcept;
+  bool wait_for_streams() noexcept;
+  void relabel_all(StreamId stream) noexcept;
+  void retract_top() noexcept;
+  PageRange own_pages(const Piece& piece) const;
+  std::size_t trim_index(FreeIndex& index, std::size_t pages) noexcept;
+  Piece* finish(Piece* piece, StreamId stream) noexcept;
+  std::string check_piece(const Piece& piece) const;
+
+  Arena& arena_;
+  std::size_t start_;
+  std::size_t top_;
+  LiveTable table_;
+  PiecePool pool_;
+  Piece* first_ = nullptr;
+  Piece* last_ = nullptr;
+  std::size_t used_bytes_ = 0;
+  std::unique_ptr<Stream> own_stream_;  // stream 0, found without a lookup
+  std::unordered_map<StreamId, std::unique_ptr<Stream>> other_streams_;
+};
+
+}  // namespace reprise
