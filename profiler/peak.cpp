@@ -19,13 +19,26 @@ struct Kernel {
   float (*run)();
 };
 
-// kChains vectors of `width` floats, each kRounds times a = a · x + y.
-template <int kWidth>
+struct Narrow {
+  typedef float Vector __attribute__((vector_size(16)));
+  static constexpr int kWidth = 4;
+};
+struct Wide {
+  typedef float Vector __attribute__((vector_size(32)));
+  static constexpr int kWidth = 8;
+};
+struct Widest {
+  typedef float Vector __attribute__((vector_size(64)));
+  static constexpr int kWidth = 16;
+};
+
+// kChains vectors, each kRounds times a = a · x + y.
+template <class Shape>
 inline __attribute__((always_inline)) float loop() {
-  typedef float Vector __attribute__((vector_size(kWidth * sizeof(float))));
+  using Vector = typename Shape::Vector;
   Vector a[kChains] = {};
   Vector x = {}, y = {};
-  for (int i = 0; i < kWidth; i++) {
+  for (int i = 0; i < Shape::kWidth; i++) {
     x[i] = 0.999F;
     y[i] = 0.001F * static_cast<float>(i);
   }
@@ -36,10 +49,10 @@ inline __attribute__((always_inline)) float loop() {
   return sum;
 }
 
-float narrow() { return loop<4>(); }
+float narrow() { return loop<Narrow>(); }
 #if defined(__x86_64__)
-__attribute__((target("avx2,fma"))) float wide() { return loop<8>(); }
-__attribute__((target("avx512f"))) float widest() { return loop<16>(); }
+__attribute__((target("avx2,fma"))) float wide() { return loop<Wide>(); }
+__attribute__((target("avx512f"))) float widest() { return loop<Widest>(); }
 #endif
 
 Kernel widest_kernel() {

@@ -1,0 +1,78 @@
+// Pricer: the exact cost of a choice: bytes at every moment of the Pass and seconds of everything that runs again.
+//
+// A Choice says per Value keep or not, memo or not, and per Op cut or not; cuts number the Ops into parts. The Groups follow from it:
+//   when backward unpacks t and t is not there, the closure of t's makers runs, stopping at Values that are there (kept or retained);
+//   it retains t, and of what it makes each v still to be unpacked that has memo or lies in t's part. The rest dies after its last use.
+//
+// M1  level(c) = Σ bytes of Values live in c + max(base_max(c), base_start(c) + highest level inside the Group that runs in c)
+// M2  live: [birth, gone) always; kept and (saved or a Source): up to max(last release, end of the last Group that reads it); retained: from the end of its Group to its last release
+// M3  seconds = Σ over Groups Σ over their Ops (replay seconds + overhead)
+// M4  every must_keep Value is kept, whatever the Choice says
+// Cost: one pass over Ops, Values, cells and replayed Ops; no allocation after the first call. Threads: one Pricer per thread.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "policy/plan.hpp"
+#include "profiler/profile.hpp"
+#include "profiler/timeline.hpp"
+
+namespace reprise {
+
+inline constexpr int64_t kNoLimit = int64_t{1} << 50;
+
+// The Profile as flat arrays, shared by all Pricers of one planning run. Immutable.
+struct Instance {
+  explicit Instance(const Profile& profile, double overhead_seconds = 6e-6);
+
+  const Profile* profile;
+  Timeline time;
+  double overhead_seconds;
+  std::vector<double> seconds;                                 // per Op, when it runs again
+  std::vector<int64_t> rise, bytes;                            // per Op, per Value
+  std::vector<int32_t> read_at, read, maker_at, maker, made_at, made;   // ragged: Op -> Values, Value -> Ops, Op -> Values
+  std::vector<uint8_t> saved, must_keep;
+  int32_t ops() const { return static_cast<int32_t>(rise.size()); }
+  int32_t values() const { return static_cast<int32_t>(bytes.size()); }
+  int32_t last_maker(int32_t v) const { return maker_at[size_t(v)] == maker_at[size_t(v) + 1] ? -1 : maker[size_t(maker_at[size_t(v) + 1]) - 1]; }
+};
+
+struct Choice {
+  std::vector<uint8_t> keep, memo, cut;                        // per Value, per Value, per Op
+  explicit Choice(const Instance& instance);                   // keeps what must be kept, nothing else
+  bool operator==(const Choice&) const = default;
+  auto operator<=>(const Choice&) const = default;
+};
+
+class Pricer {
+ public:
+  explicit Pricer(const Instance& instance);
+
+  void price(const Choice& choice, int64_t limit_bytes, bool record = false);
+  int64_t peak_bytes() const { return peak_; }
+  int64_t excess_bytes() const { return excess_; }             // Σ over cells of what lies above the limit
+  double seconds() const { return seconds_; }
+  int64_t operations() const { return operations_; }           // Ops that run again
+  const std::vector<Group>& groups() const { return groups_; } // of the last price with record: Profile Values
+  Plan plan(const Choice& choice, std::string scheme, int64_t limit_bytes);   // Trace Values, checked by Plan::validate
+
+ private:
+  void begin(const Choice& choice);
+  void run_group(const Choice& choice, int32_t trigger, int32_t cell, bool record);
+  void collect(int32_t trigger, int32_t cell);
+  void walk(const Choice& choice, int32_t trigger, int32_t cell);
+  void sum_levels(const Choice& choice, int64_t limit_bytes);
+  bool is_there(int32_t v, int32_t cell) const { return until_[size_t(v)] > cell; }
+
+  const Instance& in_;
+  std::vector<int64_t> change_, extra_;                        // per cell
+  std::vector<int32_t> until_, last_source_, part_, uses_;     // per Value, Value, Op, Value
+  std::vector<int32_t> source_stamp_, op_stamp_, made_stamp_, todo_, group_, sources_, retained_;
+  std::vector<Group> groups_;
+  int32_t tick_ = 0;
+  int64_t peak_ = 0, excess_ = 0, operations_ = 0;
+  double seconds_ = 0;
+};
+
+}  // namespace reprise

@@ -1,0 +1,34 @@
+// Simulate: runs a planned Pass event by event over real allocator code on a device in arithmetic, and says what it needs.
+//
+// S1  order and sizes of all allocations and frees are those the engine will make: the program's own, kept and dropped Values, replays Op by Op
+// S2  a kept Value goes when it is gone, released, and the last Group that reads it has run; a retained one when it is released and no later Group reads it
+// S3  at the n-th time that a Value is not there when backward asks for it, the n-th Group with that trigger runs
+// Failure: std::invalid_argument when the Plan leaves something missing (a Source that is not there, an unpack without a Group).
+#pragma once
+
+#include <cstdint>
+
+#include "policy/plan.hpp"
+#include "profiler/profile.hpp"
+
+namespace reprise {
+
+// Where the simulated Pass takes its memory from.
+class Memory {
+ public:
+  virtual ~Memory() = default;
+  virtual void* take(int64_t bytes) = 0;
+  virtual void give(void* pointer, int64_t bytes) = 0;
+};
+
+struct Simulated {
+  int64_t peak_live_bytes = 0;       // above the Pass's start
+  int64_t peak_reserved_bytes = 0;   // above the same start
+  int64_t end_live_bytes = 0;
+  int64_t replayed_ops = 0;
+};
+
+void execute(const Plan& plan, const Profile& profile, Memory& memory, Simulated& counts);   // fills live bytes and replayed Ops
+Simulated simulate(const Plan& plan, const Profile& profile);                                // on CachingAllocator over SimulatedDevice
+
+}  // namespace reprise
