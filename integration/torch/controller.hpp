@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "integration/torch/pass.hpp"
+#include "profiler/profile.hpp"
 
 namespace reprise::engine {
 
@@ -31,7 +32,7 @@ struct Config {
 
 // One kind of Pass that was seen: told apart by the operator and shapes it begins with.
 struct Known {
-  std::optional<Trace> trace;
+  std::optional<Profile> profile;
   std::vector<uint64_t> match;
   std::shared_ptr<const Following> following;
   int64_t planned_limit = -1;        // limit_bytes of `following`
@@ -40,6 +41,12 @@ struct Known {
   bool learning = true;
   double plan_seconds = 0;
   std::string infeasible;            // why no Plan fits, or ""
+  int64_t smallest_limit_bytes = 0;  // set with infeasible
+  int64_t measured_peak_bytes = 0;   // above the start, of the last Pass that followed the Plan
+  int64_t predicted_peak_bytes = 0;  // written down before that Pass
+  double measured_seconds = 0;       // of that Pass
+  double learning_seconds = 0;
+  int64_t learning_peak_bytes = 0;
 };
 
 class Controller {
@@ -57,9 +64,9 @@ class Controller {
   void write_is_coming(const at::Tensor& tensor);     // R7, for operators that are not recorded
   size_t revoke(size_t bytes);                        // pressure
 
-  std::string report_json() const;
-  std::string profile_json() const;
-  std::string plan_json() const;
+  // What the report is made of: the kind of Pass seen last.
+  std::optional<Known> last_known() const;
+  void replace_plan(Plan plan);                       // apply(): throws std::invalid_argument if it was made for another Trace
 
  private:
   void learn(const std::shared_ptr<Pass>& pass, Known& known);

@@ -85,7 +85,6 @@ void arm(ThreadState& t) {
 void disarm(ThreadState& t) {
   c10::impl::tls_set_dispatch_key_included(c10::DispatchKey::Fake, false);
   t.armed = false;
-  t.tracing = nullptr;
   t.pass.reset();
 }
 
@@ -103,7 +102,6 @@ std::unique_ptr<SavedVariableHooks> our_hooks() {
   if (!pass || pass->finished || pass->backward_seen() || pass->abandoned()) {
     if (pass && !pass->finished) controller.finished(t.pass);
     t.pass = controller.begin_pass();
-    t.tracing = nullptr;
     arm(t);
   }
   return std::make_unique<Handle>(t.pass);
@@ -121,7 +119,7 @@ void on_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch:
   if (facts.only_views) { op.redispatchBoxed(after, stack); return; }
   if (record) {
     std::shared_ptr<Pass> alive = t.pass;   // the kernel may start another Pass on this thread
-    if (pass->wants_choice()) { pass->choose(facts, *stack); t.tracing = pass->options().trace ? pass : nullptr; }
+    if (pass->wants_choice()) { pass->choose(facts, *stack); }
     pass->run_and_record(op, facts, after, stack);
     return;
   }
@@ -181,8 +179,10 @@ void enter_keep() { thread_state().keep_depth++; }
 void leave_keep() { thread_state().keep_depth--; }
 
 void trace_allocation(void* address, long long bytes) {
-  Pass* pass = thread_state().tracing;
+  Pass* pass = thread_state().pass.get();
   if (!pass || pass->finished) return;
+  pass->level_bytes += bytes;
+  if (pass->level_bytes > pass->peak_bytes) pass->peak_bytes = pass->level_bytes;
   pass->note(bytes > 0 ? Mark::kAllocate : Mark::kFree, reinterpret_cast<int64_t>(address), bytes > 0 ? bytes : -bytes);
 }
 

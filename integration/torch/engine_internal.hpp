@@ -13,9 +13,7 @@ inline constexpr int64_t kCopyInputBytes = 1 << 20;  // inputs up to this size a
 
 struct ThreadState {
   std::shared_ptr<Pass> pass;      // being recorded, or last recorded, on this thread
-  Pass* tracing = nullptr;         // writes this thread's allocations into its events
   int keep_depth = 0;              // inside keep()
-  int last_task = -1;              // autograd task for which the end was asked for
   bool armed = false;
 };
 ThreadState& thread_state();

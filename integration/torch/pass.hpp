@@ -171,9 +171,11 @@ class Pass : public std::enable_shared_from_this<Pass> {
   std::vector<uint64_t> matches() const;
   const PassOptions& options() const { return options_; }
   bool plan_held() const { return options_.following && !plan_broken_ && ops_.size() == options_.following->match.size(); }
+  bool caught_something() const { return caught_; }
   std::string check_invariants() const;
   void note(Mark mark, int64_t a, int64_t b = 0) { if (options_.trace) events_.push_back({mark, a, b}); }
   int64_t start_live_bytes = 0;
+  int64_t level_bytes = 0, peak_bytes = 0;        // live bytes of the recording thread above the start, and their peak
   double started_seconds = 0;
   uint64_t key = 0;                               // of the first Op: which Known it belongs to
   bool finished = false;
@@ -219,6 +221,7 @@ class Pass : public std::enable_shared_from_this<Pass> {
   std::atomic<bool> saved_anything_{false};
   std::atomic<int> task_{-1};
   bool chosen_ = false;
+  bool caught_ = false;     // R11 found an unseen write
   std::atomic<std::thread::id> replaying_{};
 };
 

@@ -200,6 +200,7 @@ int32_t Pass::check_fingerprint(const at::Tensor& tensor, int32_t id, Garbage& g
     return id;
   }
   counters.unseen_writes++;
+  caught_ = true;
   if (v.producer != kNoOp) {
     caught.add(ops_[size_t(v.producer)].match);
     if (!v.held_is_private) let_go(v, garbage);
@@ -220,6 +221,7 @@ void Pass::check_outside_copies() {
     if (auto impl = v.storage.lock())
       if (impl->nbytes() == size_t(v.bytes) && fingerprint_of(c10::Storage(std::move(impl))) != v.fingerprint && v.version.current()) {
         counters.unseen_writes++;
+        caught_ = true;
         caught.add(v.place);
       }
   }

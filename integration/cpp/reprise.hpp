@@ -1,0 +1,70 @@
+// The public surface in C++; Python has the same names. One library serves Python models, functional code and pure LibTorch programs.
+//
+//   reprise::install();                                    // or LD_PRELOAD=libreprise.so REPRISE=1: before tensors are made
+//   reprise::auto_checkpoint(*model, "200MiB");            // train as before
+//   std::cout << reprise::report();
+//
+// Errors: std::invalid_argument for bad arguments (naming argument, value and limit): training goes on as before. Out of memory under the cap is
+// c10::OutOfMemoryError with what was asked, live, reserved, the cap and the smallest budget known to work.
+// Threads: every function may be called from any thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace c10 {
+struct StorageImpl;
+}
+
+namespace reprise {
+
+struct Options {
+  std::string policy = "auto";            // "none", "full", "chunks(C)", "chunks(C, hold_inside=False)", "sqrt", "per_block", "auto", "random(SEED)"
+  std::vector<std::string> exclude;       // Regions (shell patterns) in which nothing is dropped
+  bool verify = false;                    // replay everything once and compare bit for bit
+};
+
+using NamedStorages = std::vector<std::pair<std::string, c10::StorageImpl*>>;
+
+// Installs allocator and engine; true if this call did. Allocations made before stay where they are.
+bool install();
+
+// budget: "8GiB", "60%", a number of bytes, or "" to measure only. Calling it again replaces the budget.
+void auto_checkpoint(const NamedStorages& parameters, const std::string& budget, const Options& options = {});
+template <class Module>
+void auto_checkpoint(Module& model, const std::string& budget, const Options& options = {}) {
+  NamedStorages parameters;
+  for (const auto& item : model.named_parameters()) parameters.emplace_back(item.key(), item.value().storage().unsafeGetStorageImpl());
+  auto_checkpoint(parameters, budget, options);
+}
+void undo();
+
+struct MemoryStats {
+  int64_t live_bytes = 0, allocated_bytes = 0, reserved_bytes = 0;
+  int64_t peak_live_bytes = 0, peak_allocated_bytes = 0, peak_reserved_bytes = 0;
+  int64_t cap_bytes = 0;                  // 0: none
+  int64_t allocations = 0, device_calls = 0;
+};
+MemoryStats memory_stats();
+void reset_peaks();
+
+std::string report();                     // text
+std::string report_json();
+std::string counters_json();
+std::string profile();                    // JSON of the step seen last; throws std::runtime_error before one was learned
+std::string plan(const std::string& limit, const std::string& policy = "auto");   // JSON; limit: activation bytes above the step's start
+void apply(const std::string& plan_json);
+
+class keep {                              // a scope in which nothing saved on this thread is dropped
+ public:
+  keep();
+  ~keep();
+  keep(const keep&) = delete;
+  keep& operator=(const keep&) = delete;
+};
+
+int64_t device_bytes();                   // min(physical memory, the control group's limit)
+
+}  // namespace reprise

@@ -1,0 +1,52 @@
+// The Python module reprise._core: plain values in, plain values out. Tensors cross as the addresses of their storages, so no torch Python header is needed.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "integration/cpp/reprise.hpp"
+#include "integration/torch/engine.hpp"
+#include "policy/budget.hpp"
+
+namespace nb = nanobind;
+
+NB_MODULE(_core, m) {
+  m.def("install", &reprise::install);
+  m.def("installed", &reprise::engine::installed);
+  m.def("auto_checkpoint", [](const std::vector<std::pair<std::string, uintptr_t>>& parameters, const std::string& budget, const std::string& policy,
+                              const std::vector<std::string>& exclude, bool verify) {
+    reprise::NamedStorages storages;
+    for (const auto& [name, address] : parameters) storages.emplace_back(name, reinterpret_cast<c10::StorageImpl*>(address));
+    reprise::Options options;
+    options.policy = policy;
+    options.exclude = exclude;
+    options.verify = verify;
+    reprise::auto_checkpoint(storages, budget, options);
+  });
+  m.def("undo", &reprise::undo);
+  m.def("reset_peaks", &reprise::reset_peaks);
+  m.def("report_text", &reprise::report);
+  m.def("report_json", &reprise::report_json);
+  m.def("counters_json", &reprise::counters_json);
+  m.def("profile_json", &reprise::profile);
+  m.def("plan_json", &reprise::plan);
+  m.def("apply", &reprise::apply);
+  m.def("enter_keep", &reprise::engine::enter_keep);
+  m.def("leave_keep", &reprise::engine::leave_keep);
+  m.def("device_bytes", &reprise::device_bytes);
+  m.def("parse_budget", [](const std::string& text) { return reprise::Budget::parse(text).resolve(reprise::device_bytes()); });
+  m.def("memory_stats", [] {
+    const reprise::MemoryStats s = reprise::memory_stats();
+    nb::dict d;
+    d["live_bytes"] = s.live_bytes;
+    d["allocated_bytes"] = s.allocated_bytes;
+    d["reserved_bytes"] = s.reserved_bytes;
+    d["peak_live_bytes"] = s.peak_live_bytes;
+    d["peak_allocated_bytes"] = s.peak_allocated_bytes;
+    d["peak_reserved_bytes"] = s.peak_reserved_bytes;
+    d["cap_bytes"] = s.cap_bytes;
+    d["allocations"] = s.allocations;
+    d["device_calls"] = s.device_calls;
+    return d;
+  });
+}

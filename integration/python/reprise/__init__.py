@@ -1,0 +1,164 @@
+"""reprise: train inside a byte budget. `model = reprise.auto_checkpoint(model, "8GiB")`, then train as before, then `reprise.report()`.
+
+Every public name is the same in C++ (integration/cpp/reprise.hpp). Arguments that cannot be honoured raise ValueError or TypeError naming the argument,
+the value and the limit, and training goes on as if reprise were not there. All functions may be called from any thread.
+"""
+
+import contextlib
+import json
+import math
+
+import torch
+
+from reprise import _core
+
+__version__ = "0.1.0"
+__all__ = ["Budget", "Infeasible", "Plan", "Profile", "Report", "apply", "auto_checkpoint", "counters", "keep", "memory_stats", "plan", "profile", "report",
+           "reset_peaks", "undo"]
+
+SUPPORTED = ("2.11", "2.12", "2.13", "2.14", "2.15")
+
+
+class Infeasible(torch.OutOfMemoryError):
+    """The budget cannot be met. smallest_budget: bytes of one that the simulator completed, or None."""
+
+    def __init__(self, message, smallest_budget=None):
+        super().__init__(message)
+        self.smallest_budget = smallest_budget
+
+
+class Budget(int):
+    """Bytes, from 8589934592, "8GiB" or "60%" (of the device)."""
+
+    def __new__(cls, value):
+        return super().__new__(cls, _core.parse_budget(_budget_text(value)))
+
+
+class _Document:
+    """An immutable value with one JSON form."""
+
+    def __init__(self, text):
+        self._text, self.data = text, json.loads(text)
+
+    def to_json(self):
+        return self._text
+
+    def save(self, path):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self._text)
+
+
+class Profile(_Document):
+    """What was measured in the learning Pass."""
+
+
+class Plan(_Document):
+    """What to keep and what to replay."""
+
+    @classmethod
+    def load(cls, path):
+        with open(path, encoding="utf-8") as file:
+            return cls(file.read())
+
+
+class Report(_Document):
+    """What was measured, decided, predicted, and what really happened. str() is for people, .data and .to_json() for programs."""
+
+    def __init__(self, text, readable):
+        super().__init__(text)
+        self._readable = readable
+
+    def __str__(self):
+        return self._readable
+
+
+def _budget_text(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise TypeError(f"argument budget: {value!r} is a {type(value).__name__}; it takes a number of bytes, a text like '8GiB' or '60%', or None")
+    if isinstance(value, float):
+        if not math.isfinite(value) or value != int(value):
+            raise ValueError(f"argument budget: {value!r} is not a whole number of bytes")
+        value = int(value)
+    text = str(value)
+    if not text.strip():
+        raise ValueError("argument budget: '' is empty; it takes a number of bytes, a text like '8GiB' or '60%', or None")
+    return text
+
+
+def _parameters(model):
+    if model is None:
+        return []
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"argument model: {type(model).__name__} is no torch.nn.Module; pass None for functional code")
+    named = []
+    for name, parameter in model.named_parameters():
+        if type(parameter.data) is torch.Tensor and parameter.layout == torch.strided:
+            named.append((name, parameter.untyped_storage()._cdata))
+    return named
+
+
+def auto_checkpoint(model=None, budget=None, *, policy="auto", exclude=(), verify=False):
+    """Trains `model` inside `budget` from the next step on; returns the model itself, unchanged.
+
+    budget: bytes (int), "8GiB", "60%" of the device, or None to measure only. It caps all reserved bytes of torch's CPU allocator: parameters, gradients,
+    optimizer state, activations. policy: "auto", or a classic scheme by name. exclude: shell patterns of module names in which nothing is dropped.
+    Calling it again replaces the budget. The first step is measured (inside the budget too), later ones follow the plan.
+    """
+    named = _parameters(model)
+    if not isinstance(policy, str):
+        raise TypeError(f"argument policy: {policy!r} is a {type(policy).__name__}; it takes the name of a scheme")
+    patterns = [exclude] if isinstance(exclude, str) else list(exclude or ())
+    text = "" if budget is None else _budget_text(budget)
+    _core.auto_checkpoint(named, text, policy, patterns, bool(verify))
+    return model
+
+
+def undo(model=None):
+    """Back to plain torch: nothing is recorded or capped any more. The allocator stays; it has no cap."""
+    _core.undo()
+    return model
+
+
+def report():
+    return Report(_core.report_json(), _core.report_text())
+
+
+def memory_stats():
+    """Bytes of the allocator: live, allocated (rounded), reserved, their peaks since reset_peaks(), cap (0: none)."""
+    return _core.memory_stats()
+
+
+def reset_peaks():
+    _core.reset_peaks()
+
+
+def counters():
+    """What the engine did since the process began: operators recorded and replayed, saved tensors dropped and kept, …"""
+    return json.loads(_core.counters_json())
+
+
+def profile():
+    return Profile(_core.profile_json())
+
+
+def plan(budget=None, policy="auto"):
+    """The Plan for the step seen last. budget: activation bytes allowed above what is live when the step starts."""
+    return Plan(_core.plan_json("" if budget is None else _budget_text(budget), policy))
+
+
+def apply(plan, model=None, executor="engine"):
+    """Follows `plan` from the next step on. executor="torch" wraps its Blocks in torch.utils.checkpoint instead and needs nothing else at run time."""
+    if executor == "engine":
+        _core.apply(plan.to_json())
+        return model
+    raise ValueError(f"argument executor: {executor!r} is unknown; there is: 'engine'")
+
+
+@contextlib.contextmanager
+def keep():
+    """A scope in which nothing that autograd saves on this thread is dropped."""
+    _core.enter_keep()
+    try:
+        yield
+    finally:
+        _core.leave_keep()

@@ -1,0 +1,225 @@
+#include "integration/torch/controller.hpp"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "allocator/caching_allocator.hpp"
+#include "integration/torch/cpu_allocator.hpp"
+#include "integration/torch/engine.hpp"
+#include "integration/torch/engine_internal.hpp"
+#include "integration/torch/planning.hpp"
+#include "policy/planner.hpp"
+
+namespace reprise::engine {
+namespace {
+
+int64_t live_bytes() { return static_cast<int64_t>(cpu_core().statistics().live_bytes); }
+
+// What the core holds beside live bytes: rounding, and small pieces cached by threads. No Plan can change it.
+int64_t unplanned_bytes() {
+  const Statistics s = cpu_core().statistics();
+  return static_cast<int64_t>(s.allocated_bytes - s.live_bytes + s.cached_bytes);
+}
+
+// exclude="head.*": what these Regions make is kept.
+void exclude_regions(Trace& trace, const std::vector<std::string>& patterns) {
+  for (const TraceOp& op : trace.ops)
+    for (const std::string& pattern : patterns) {
+      if (fnmatch(pattern.c_str(), trace.regions[size_t(op.region)].c_str(), 0) != 0) continue;
+      auto keep = [&](int32_t v) {
+        trace.values[size_t(v)].must_keep = true;
+        trace.values[size_t(v)].reason = "excluded by name";
+      };
+      for (int32_t v : op.outputs) keep(v);
+      for (const auto& w : op.overwrites) keep(w.second);
+    }
+}
+
+std::string module_of(const std::string& parameter) {
+  const size_t dot = parameter.rfind('.');
+  return dot == std::string::npos ? std::string() : parameter.substr(0, dot);
+}
+
+}  // namespace
+
+Controller& Controller::get() {
+  static Controller* controller = new Controller;   // never destroyed: threads may outlive main
+  return *controller;
+}
+
+void Controller::enable(Config config, const std::vector<Parameter>& parameters) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  config_ = std::move(config);
+  known_.clear();
+  regions_of_.clear();
+  regions_.assign(1, "");
+  std::unordered_map<std::string, int32_t> index{{"", 0}};
+  for (const Parameter& p : parameters) {
+    auto [it, fresh] = index.emplace(module_of(p.name), static_cast<int32_t>(regions_.size()));
+    if (fresh) regions_.push_back(it->first);
+    regions_of_[p.storage] = it->second;
+  }
+  enabled_ = true;
+}
+
+void Controller::disable() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  enabled_ = false;
+  known_.clear();
+  regions_of_.clear();
+}
+
+Config Controller::config() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return config_;
+}
+
+std::shared_ptr<Pass> Controller::begin_pass() {
+  auto pass = std::make_shared<Pass>(PassOptions{});
+  pass->start_live_bytes = live_bytes();
+  counters.passes++;
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::erase_if(alive_, [](const auto& weak) { auto p = weak.lock(); return !p || (p->finished && p->idle()); });
+  alive_.push_back(pass);
+  return pass;
+}
+
+void Controller::choose(Pass& pass, uint64_t first_operator) {
+  Config config;
+  Known* known = nullptr;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    config = config_;
+    known = &known_[first_operator];   // map nodes stay where they are
+    last_known_ = first_operator;
+  }
+  PassOptions options;
+  options.verify = config.verify;
+  options.fingerprint = config.verify || known->learning;
+  options.trace = known->learning;
+  if (!keeps_everything(config)) {
+    options.unplanned = PassOptions::Unplanned::kGroups;
+    const int64_t room = config.budget_bytes > 0 ? config.budget_bytes - pass.start_live_bytes : int64_t{1} << 30;
+    options.group_bytes = std::max<int64_t>(int64_t{1} << 20, room / 16);
+  }
+  if (known->profile && !known->learning && !config.verify) {
+    const int64_t limit = config.budget_bytes > 0 ? std::max<int64_t>(1, config.budget_bytes - pass.start_live_bytes - unplanned_bytes()) : 0;
+    if (needs_new_plan(*known, limit)) make_plan(*known, limit);
+    options.following = known->following;
+  }
+  known->passes++;
+  pass.set_options(std::move(options));
+}
+
+void Controller::finished(const std::shared_ptr<Pass>& pass) {
+  if (pass->finished) return;
+  const bool with_backward = pass->backward_seen();
+  pass->stop_recording();
+  if (!with_backward || !enabled() || pass->wants_choice()) return;
+  Known* known = nullptr;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto it = known_.find(pass->key);
+    if (it == known_.end()) return;
+    known = &it->second;
+  }
+  if (pass->options().trace) { learn(pass, *known); return; }
+  if (!pass->options().following) return;
+  if (pass->plan_held()) {
+    known->breaks = 0;
+    known->measured_peak_bytes = pass->peak_bytes;
+    known->predicted_peak_bytes = pass->options().following->plan.predicted_live_bytes;
+    known->measured_seconds = now_seconds() - pass->started_seconds;
+    return;
+  }
+  if (++known->breaks <= 3) known->learning = true;   // the step changed: learn it anew, but not for ever
+}
+
+void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) {
+  std::unordered_map<c10::StorageImpl*, int32_t> regions_of;
+  std::vector<std::string> regions;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    regions_of = regions_of_;
+    regions = regions_;
+  }
+  if (pass->caught_something()) return;   // R11: the next Pass keeps what was written unseen, and is learned instead
+  try {
+    Trace trace = pass->trace(regions_of, std::move(regions));
+    exclude_regions(trace, config().exclude);
+    known.profile = Profile::from_trace(trace);
+  } catch (const std::exception& e) {   // never the training's problem
+    std::fprintf(stderr, "reprise: this step cannot be planned (%s); saved tensors are %s\n", e.what(), keeps_everything(config()) ? "kept" : "dropped in groups");
+    known.breaks = 4;
+    known.learning = false;
+    return;
+  }
+  known.match = pass->matches();
+  known.learning = false;
+  known.learning_seconds = known.profile->data().pass_seconds;
+  known.learning_peak_bytes = pass->peak_bytes;
+  known.following.reset();
+  known.planned_limit = -1;
+}
+
+void Controller::make_plan(Known& known, int64_t limit_bytes) {
+  const double began = now_seconds();
+  Config config = this->config();
+  PlanResult result = plan_for(*known.profile, config, limit_bytes);
+  known.plan_seconds = now_seconds() - began;
+  known.planned_limit = limit_bytes;
+  known.infeasible = result.infeasible;
+  known.smallest_limit_bytes = result.smallest_limit_bytes;
+  known.following = result.plan ? Following::of(std::move(*result.plan), known.match) : nullptr;
+  if (config.log > 0 && known.following) {
+    const Plan& p = known.following->plan;
+    std::fprintf(stderr, "reprise: plan %s: %zu Values kept, %zu Groups, predicted peak %.1f MiB of %.1f MiB above the start, %.1f ms added, planned in %.0f ms\n",
+                 p.scheme.c_str(), p.keep.size(), p.groups.size(), double(p.predicted_live_bytes) / 1048576, double(limit_bytes) / 1048576, p.added_seconds * 1e3,
+                 known.plan_seconds * 1e3);
+  }
+  if (config.log > 0 && !known.infeasible.empty()) std::fprintf(stderr, "reprise: %s\n", known.infeasible.c_str());
+}
+
+std::optional<Known> Controller::last_known() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto it = known_.find(last_known_);
+  return it == known_.end() ? std::nullopt : std::optional<Known>(it->second);
+}
+
+void Controller::replace_plan(Plan plan) {
+  plan.validate();
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (auto& [key, known] : known_) {
+    if (!known.profile || known.profile->data().trace_signature != plan.trace_signature) continue;
+    check_plan(plan, *known.profile);
+    known.planned_limit = INT64_MAX;   // the user's choice stays until auto_checkpoint is called again
+    known.following = Following::of(std::move(plan), known.match);
+    return;
+  }
+  throw std::invalid_argument("argument plan: it was made for a step with signature " + std::to_string(plan.trace_signature) +
+                              ", which none of the " + std::to_string(known_.size()) + " steps seen so far has");
+}
+
+void Controller::write_is_coming(const at::Tensor& tensor) {
+  std::vector<std::shared_ptr<Pass>> passes;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& weak : alive_) if (auto p = weak.lock(); p && !p->finished) passes.push_back(std::move(p));
+  }
+  for (auto& p : passes) p->prepare_unrecorded_write(tensor);
+}
+
+size_t Controller::revoke(size_t bytes) {
+  std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (!lock) return 0;
+  size_t freed = 0;
+  for (auto& weak : alive_) {
+    if (freed >= bytes) break;
+    if (auto p = weak.lock()) freed += p->revoke(bytes - freed);
+  }
+  return freed;
+}
+
+}  // namespace reprise::engine

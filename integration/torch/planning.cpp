@@ -1,0 +1,40 @@
+#include "integration/torch/planning.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "policy/planner.hpp"
+#include "policy/schemes.hpp"
+#include "profiler/profile.hpp"
+
+namespace reprise::engine {
+
+bool keeps_everything(const Config& config) { return config.policy == "none" || (config.budget_bytes <= 0 && config.policy == "auto"); }
+
+bool needs_new_plan(const Known& known, int64_t limit_bytes) {
+  if (known.planned_limit == INT64_MAX) return false;   // applied by the user
+  if (known.planned_limit < 0) return true;
+  if (limit_bytes == known.planned_limit) return false;
+  const int64_t slack = known.planned_limit / 100;
+  if (known.following && limit_bytes < known.planned_limit && limit_bytes >= known.following->plan.predicted_reserved_bytes) return false;
+  return std::llabs(limit_bytes - known.planned_limit) > slack;
+}
+
+PlanResult plan_for(const Profile& profile, const Config& config, int64_t limit_bytes) {
+  PlanResult result;
+  try {
+    if (config.policy == "auto") result.plan = plan(profile, std::max<int64_t>(limit_bytes, 1));
+    else result.plan = plan_scheme(profile, config.policy, limit_bytes);
+  } catch (const InfeasibleLimit& e) {
+    result.infeasible = e.what();
+    result.smallest_limit_bytes = e.smallest_limit_bytes;
+    // Not the plan that was asked for, but the one that needs least: the cap itself is the allocator's, and it holds.
+    result.plan = plan(profile, e.smallest_limit_bytes);
+  }
+  if (config.policy != "auto" && limit_bytes > 0 && result.plan->predicted_reserved_bytes > limit_bytes)
+    result.infeasible = "scheme " + config.policy + " needs " + std::to_string(result.plan->predicted_reserved_bytes) + " bytes above the Pass's start, " +
+                        std::to_string(limit_bytes) + " are left under the budget";
+  return result;
+}
+
+}  // namespace reprise::engine

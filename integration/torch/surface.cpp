@@ -1,0 +1,204 @@
+// The public surface: arguments are checked here, everything behind it can trust them.
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <torch/version.h>
+
+#include "allocator/caching_allocator.hpp"
+#include "integration/cpp/reprise.hpp"
+#include "integration/report/report.hpp"
+#include "integration/torch/controller.hpp"
+#include "integration/torch/cpu_allocator.hpp"
+#include "integration/torch/engine.hpp"
+#include "policy/budget.hpp"
+#include "policy/planner.hpp"
+#include "policy/schemes.hpp"
+
+namespace reprise {
+namespace {
+
+using engine::Controller;
+
+class EventOutlet final : public AllocationObserver {
+ public:
+  void on_allocate(void* pointer, std::size_t bytes, Tag) noexcept override { engine::trace_allocation(pointer, static_cast<long long>(bytes)); }
+  void on_free(void* pointer, std::size_t bytes) noexcept override { engine::trace_allocation(pointer, -static_cast<long long>(bytes)); }
+};
+
+std::string mebibytes(int64_t bytes) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%lld bytes (%.1f MiB)", static_cast<long long>(bytes), double(bytes) / 1048576.0);
+  return text;
+}
+
+std::string out_of_memory_text(std::size_t asked) {
+  const Statistics s = cpu_core().statistics();
+  std::string text = "reprise: out of memory under the budget: asked for " + mebibytes(int64_t(asked)) + ", live " + mebibytes(int64_t(s.live_bytes)) + ", reserved " +
+                     mebibytes(int64_t(s.reserved_bytes)) + ", cap " + mebibytes(int64_t(s.cap_bytes));
+  if (auto known = Controller::get().last_known(); known && known->smallest_limit_bytes > 0)
+    text += "; the smallest activation bytes found to work are " + mebibytes(known->smallest_limit_bytes) + " above what is live when the step starts";
+  return text;
+}
+
+std::string before_text;   // what was allocated when we were installed; written once, before any thread reads it
+
+std::string resident_text() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t pages = 0, resident = 0;
+  statm >> pages >> resident;
+  return "installed into a process that held " + mebibytes(resident * sysconf(_SC_PAGESIZE)) + "; tensors made before stay on torch's own allocator and outside the budget";
+}
+
+int64_t control_group_limit() {
+  std::ifstream file("/sys/fs/cgroup/memory.max");
+  int64_t bytes = 0;
+  return file >> bytes && bytes > 0 ? bytes : INT64_MAX;
+}
+
+int64_t budget_bytes(const std::string& budget) {
+  if (budget.empty()) return 0;
+  const int64_t device = device_bytes(), bytes = Budget::parse(budget).resolve(device);
+  if (bytes <= device) return bytes;
+  std::fprintf(stderr, "reprise: budget %s is more than the device has (%s); using that\n", budget.c_str(), mebibytes(device).c_str());
+  return device;
+}
+
+}  // namespace
+
+int64_t device_bytes() { return std::min<int64_t>(int64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE), control_group_limit()); }
+
+bool install() {
+  if (engine::installed()) return false;
+  static_assert(TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 11 && TORCH_VERSION_MINOR <= 15, "reprise supports torch 2.11 to 2.15");
+  const bool fresh = !cpu_allocator_installed();
+  install_cpu_allocator();
+  if (fresh) before_text = resident_text();
+  cpu_core().set_observer(new EventOutlet);   // lives as long as the process, as the core does
+  cpu_core().set_pressure([](std::size_t bytes) { return Controller::get().revoke(bytes); });
+  set_out_of_memory_text(&out_of_memory_text);
+  engine::install();
+  return true;
+}
+
+void auto_checkpoint(const NamedStorages& parameters, const std::string& budget, const Options& options) {
+  const int64_t bytes = budget_bytes(budget);
+  const Scheme scheme = Scheme::parse(options.policy);
+  const int64_t live = engine::installed() ? int64_t(cpu_core().statistics().live_bytes) : 0;
+  if (bytes > 0 && bytes < live)
+    throw std::invalid_argument("argument budget: " + mebibytes(bytes) + " is less than the " + mebibytes(live) + " that are live already");
+  install();
+  if (parameters.empty()) std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
+  engine::Config config;
+  config.budget_bytes = bytes;
+  config.policy = scheme.name();
+  const char* verify = std::getenv("REPRISE_VERIFY");
+  config.verify = options.verify || (verify && std::string(verify) == "1");
+  config.exclude = options.exclude;
+  const char* log = std::getenv("REPRISE_LOG");
+  config.log = log ? std::atoi(log) : 1;
+  std::vector<engine::Parameter> named;
+  for (const auto& [name, storage] : parameters) named.push_back({name, storage});
+  if (!cpu_core().set_cap(bytes > 0 ? std::size_t(bytes) : kNoCap))
+    throw std::invalid_argument("argument budget: " + mebibytes(bytes) + " cannot be made the cap: " + mebibytes(int64_t(cpu_core().statistics().reserved_bytes)) + " are reserved by live tensors");
+  Controller::get().enable(std::move(config), named);
+}
+
+void undo() {
+  if (!engine::installed()) return;
+  Controller::get().disable();
+  cpu_core().set_cap(kNoCap);
+}
+
+MemoryStats memory_stats() {
+  const Statistics s = cpu_core().statistics();
+  MemoryStats m;
+  m.live_bytes = int64_t(s.live_bytes);
+  m.allocated_bytes = int64_t(s.allocated_bytes);
+  m.reserved_bytes = int64_t(s.reserved_bytes);
+  m.peak_live_bytes = int64_t(s.peak_live_bytes);
+  m.peak_allocated_bytes = int64_t(s.peak_allocated_bytes);
+  m.peak_reserved_bytes = int64_t(s.peak_reserved_bytes);
+  m.cap_bytes = s.cap_bytes == kNoCap ? 0 : int64_t(s.cap_bytes);
+  m.allocations = int64_t(s.allocations);
+  m.device_calls = int64_t(s.device_calls);
+  return m;
+}
+
+void reset_peaks() { cpu_core().reset_peaks(); }
+
+std::string counters_json() {
+  const auto& c = engine::counters;
+  nlohmann::json j = {{"recorded", c.recorded.load()}, {"replayed", c.replayed.load()}, {"replays", c.replays.load()}, {"unplanned", c.unplanned.load()},
+                      {"dropped", c.dropped.load()}, {"kept", c.kept.load()}, {"found_alive", c.found_alive.load()}, {"opaque", c.opaque.load()},
+                      {"source_copies", c.source_copies.load()}, {"source_copy_bytes", c.source_copy_bytes.load()}, {"revoked", c.revoked.load()},
+                      {"revoked_bytes", c.revoked_bytes.load()}, {"passes", c.passes.load()}, {"broken_plans", c.broken_plans.load()}, {"verified", c.verified.load()},
+                      {"unseen_writes", c.unseen_writes.load()}, {"unrecorded_saved", c.unrecorded_saved.load()}};
+  return j.dump();
+}
+
+std::string report_json() {
+  const engine::Config config = Controller::get().config();
+  ReportInput in;
+  in.budget_bytes = config.budget_bytes;
+  in.policy = config.policy;
+  in.before = before_text;
+  in.memory = memory_stats();
+  in.counters_json = counters_json();
+  in.passes = engine::counters.passes;
+  if (auto known = Controller::get().last_known()) {
+    in.profile = known->profile;
+    if (known->following) in.plan = known->following->plan;
+    in.infeasible = known->infeasible;
+    in.smallest_limit_bytes = known->smallest_limit_bytes;
+    in.predicted_peak_bytes = known->predicted_peak_bytes;
+    in.measured_peak_bytes = known->measured_peak_bytes;
+    in.learning_peak_bytes = known->learning_peak_bytes;
+    in.measured_seconds = known->measured_seconds;
+    in.learning_seconds = known->learning_seconds;
+    in.plan_seconds = known->plan_seconds;
+  }
+  return report_as_json(in);
+}
+
+std::string report() { return report_as_text(report_json()); }
+
+std::string profile() {
+  auto known = Controller::get().last_known();
+  if (!known || !known->profile) throw std::runtime_error("reprise.profile(): no step was learned so far; call auto_checkpoint and train one step first");
+  return known->profile->to_json();
+}
+
+std::string plan(const std::string& limit, const std::string& policy) {
+  auto known = Controller::get().last_known();
+  if (!known || !known->profile) throw std::runtime_error("reprise.plan(): no step was learned so far; call auto_checkpoint and train one step first");
+  const int64_t bytes = limit.empty() ? 0 : Budget::parse(limit).resolve(device_bytes());
+  return plan_scheme(*known->profile, Scheme::parse(policy).name(), bytes).to_json();
+}
+
+void apply(const std::string& plan_json) { Controller::get().replace_plan(Plan::from_json(plan_json)); }
+
+keep::keep() { engine::enter_keep(); }
+keep::~keep() { engine::leave_keep(); }
+
+}  // namespace reprise
+
+// For the LD_PRELOAD shim: 0 on success. Never throws.
+extern "C" int reprise_install() {
+  try {
+    reprise::install();
+    if (const char* budget = std::getenv("REPRISE_BUDGET"); budget && *budget) {
+      reprise::Options options;
+      if (const char* policy = std::getenv("REPRISE_POLICY")) options.policy = policy;
+      reprise::auto_checkpoint(reprise::NamedStorages{}, budget, options);
+    }
+    return 0;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "reprise: not installed: %s\n", e.what());
+    return 1;
+  }
+}
