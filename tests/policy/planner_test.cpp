@@ -1,0 +1,86 @@
+#include "policy/planner.hpp"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "policy/schemes.hpp"
+#include "policy/simulate.hpp"
+#include "tests/policy/tracer.hpp"
+
+namespace reprise {
+namespace {
+
+PlannerOptions quick() {
+  PlannerOptions o;
+  o.search.prices = 1500;
+  o.simulate = false;
+  return o;
+}
+
+TEST(Planner, FitsAndIsNoWorseThanTheLadder) {
+  const Profile profile = Profile::from_trace(testing::chain(64, 1 << 16));
+  for (const char* scheme : {"chunks(4)", "chunks(8)", "chunks(16)"}) {
+    const Plan classic = scheme_plan(profile, scheme), found = plan(profile, classic.predicted_live_bytes, quick());
+    EXPECT_LE(found.predicted_live_bytes, classic.predicted_live_bytes);
+    EXPECT_LE(found.added_seconds, classic.added_seconds + 1e-9) << scheme;
+    check_plan(found, profile);
+  }
+}
+
+TEST(Planner, IsDeterministic) {
+  const Profile profile = Profile::from_trace(testing::transformer(6, 4096));
+  const int64_t limit = scheme_plan(profile, "none").predicted_live_bytes / 2;
+  EXPECT_EQ(plan(profile, limit, quick()).to_json(), plan(profile, limit, quick()).to_json());
+}
+
+TEST(Planner, ReservedBytesOfTheCoreFit) {
+  const Profile profile = Profile::from_trace(testing::transformer(6, 1 << 20));
+  const int64_t limit = scheme_plan(profile, "none").predicted_live_bytes / 2;
+  PlannerOptions o = quick();
+  o.simulate = true;
+  const Plan p = plan(profile, limit, o);
+  EXPECT_LE(p.predicted_reserved_bytes, limit);
+  EXPECT_GE(p.predicted_reserved_bytes, p.predicted_live_bytes);
+  EXPECT_EQ(simulate(p, profile).peak_live_bytes, p.predicted_live_bytes);
+}
+
+TEST(Planner, InfeasibleNamesTheSmallestLimit) {
+  const Profile profile = Profile::from_trace(testing::chain(64, 1 << 16));
+  try {
+    plan(profile, 1 << 16, quick());
+    FAIL() << "one activation cannot be enough";
+  } catch (const InfeasibleLimit& e) {
+    EXPECT_EQ(e.smallest_limit_bytes, 3 << 16);   // the forward's own: a layer's input, the Linear's output, the ReLU's
+    EXPECT_STREQ(e.what(), "plan: nothing found within 65536 bytes; the smallest limit found is 196608 bytes");
+  }
+}
+
+TEST(Frontier, IsMonotoneAndRoundTrips) {
+  const Profile profile = Profile::from_trace(testing::transformer(6, 4096));
+  const Frontier f = frontier(profile, 8, quick());
+  ASSERT_GE(f.plans.size(), 4U);
+  for (size_t i = 1; i < f.plans.size(); i++) {
+    EXPECT_LT(f.plans[i - 1].predicted_live_bytes, f.plans[i].predicted_live_bytes);
+    EXPECT_GT(f.plans[i - 1].added_seconds, f.plans[i].added_seconds);
+  }
+  EXPECT_EQ(f.plans.back().added_seconds, 0);
+  EXPECT_EQ(f.pick(f.smallest_limit_bytes()), &f.plans[0]);
+  EXPECT_EQ(f.pick(f.smallest_limit_bytes() - 1), nullptr);
+  EXPECT_EQ(Frontier::from_json(f.to_json()).to_json(), f.to_json());
+}
+
+TEST(Planner, TwoThousandFiveHundredOps) {
+  const Profile profile = Profile::from_trace(testing::transformer(250, 4096));
+  PlannerOptions o;
+  o.simulate = false;
+  const int64_t limit = scheme_plan(profile, "none").predicted_live_bytes / 2;
+  const auto began = std::chrono::steady_clock::now();
+  const Plan p = plan(profile, limit, o);
+  const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  std::printf("2,501 ops: planned in %.2f s, +%.1f s of %.1f s forward at half the bytes\n", took, p.added_seconds, 250 * 18.4);
+  EXPECT_LE(p.predicted_live_bytes, limit);
+}
+
+}  // namespace
+}  // namespace reprise
