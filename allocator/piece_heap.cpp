@@ -187,14 +187,11 @@ std::size_t PieceHeap::trim_index(FreeIndex& index, std::size_t pages) noexcept 
 
 std::size_t PieceHeap::trim(std::size_t bytes) noexcept {
   if (!wait_for_streams()) return 0;
+  if (!other_streams_.empty()) relabel_all(0);  // pages shared by free pieces of two streams become whole
   const std::size_t page = arena_.page_bytes();
   const std::size_t pages = bytes / page + (bytes % page != 0);
   std::size_t given = trim_index(own_stream_->holed, pages);
   if (given < pages) given += trim_index(own_stream_->full, pages - given);
-  for (auto& [id, stream] : other_streams_) {
-    if (given < pages) given += trim_index(stream->holed, pages - given);
-    if (given < pages) given += trim_index(stream->full, pages - given);
-  }
   retract_top();
   return given * page;
 }

@@ -1,0 +1,194 @@
+#include "tests/allocator/program.hpp"
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <random>
+
+#include "allocator/host/host_device.hpp"
+#include "allocator/simulated/simulated_device.hpp"
+
+namespace reprise::testing {
+
+namespace {
+
+constexpr std::size_t kSlots = 400;
+
+// The reference: what is live, as disjoint intervals.
+class Intervals {
+ public:
+  std::string add(std::uintptr_t begin, std::size_t bytes) {
+    const auto next = live_.lower_bound(begin);
+    if (next != live_.end() && next->first < begin + bytes) return "overlaps the allocation after it";
+    if (next != live_.begin() && std::prev(next)->first + std::prev(next)->second > begin) return "overlaps the allocation before it";
+    live_.emplace(begin, bytes);
+    total_ += bytes;
+    return {};
+  }
+  void remove(std::uintptr_t begin) {
+    total_ -= live_.at(begin);
+    live_.erase(begin);
+  }
+  std::size_t total() const { return total_; }
+  std::size_t count() const { return live_.size(); }
+
+ private:
+  std::map<std::uintptr_t, std::size_t> live_;
+  std::size_t total_ = 0;
+};
+
+struct Slot {
+  void* pointer = nullptr;
+  std::size_t bytes = 0;
+  Tag tag;
+  unsigned char fill = 0;
+};
+
+class Run {
+ public:
+  explicit Run(const Setting& setting)
+      : setting_(setting),
+        device_(setting.host ? std::unique_ptr<Device>(std::make_unique<HostDevice>())
+                             : std::make_unique<SimulatedDevice>(setting.capacity_bytes, 4096)),
+        allocator_(*device_, setting.options),
+        slots_(kSlots) {}
+
+  std::string apply(const Operation& operation) {
+    Slot& slot = slots_[operation.slot % kSlots];
+    std::string wrong;
+    switch (operation.kind) {
+      case Kind::kAllocate: wrong = slot.pointer == nullptr ? allocate(slot, operation.bytes) : release(slot); break;
+      case Kind::kFree: wrong = release(slot); break;
+      case Kind::kTag: wrong = tag(slot, operation.bytes); break;
+      case Kind::kTrim: allocator_.trim(); break;
+      case Kind::kCap: wrong = cap(operation.bytes); break;
+      case Kind::kUncap: allocator_.set_cap(kNoCap); break;
+    }
+    const Statistics now = allocator_.statistics();
+    if (now.live_bytes != intervals_.total()) return "live_bytes is " + std::to_string(now.live_bytes) + ", reference " + std::to_string(intervals_.total());
+    if (now.reserved_bytes > now.cap_bytes) return "reserved over the cap";
+    return wrong;
+  }
+  std::string check() const { return allocator_.check_invariants(); }
+  std::string finish() {
+    std::size_t seen = 0;
+    allocator_.visit_live([&](void*, std::size_t, Tag) { ++seen; });
+    if (seen != intervals_.count()) return "visit_live showed " + std::to_string(seen) + " of " + std::to_string(intervals_.count());
+    for (Slot& slot : slots_) {
+      if (auto wrong = release(slot); !wrong.empty()) return wrong;
+    }
+    allocator_.trim();
+    if (allocator_.statistics().reserved_bytes != 0) return "reserved after everything was freed and trimmed";
+    return check();
+  }
+
+ private:
+  std::string allocate(Slot& slot, std::size_t bytes) {
+    void* const pointer = allocator_.allocate(bytes);
+    if (pointer == nullptr) return setting_.host && allocator_.statistics().cap_bytes == kNoCap ? "no memory without a cap" : "";
+    slot = {pointer, std::max<std::size_t>(bytes, 1), Tag{}, static_cast<unsigned char>(++fill_)};
+    const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
+    if (begin % setting_.options.rounding_bytes != 0) return "not aligned";
+    if (allocator_.size_of(pointer) != slot.bytes) return "size_of is wrong";
+    if (allocator_.tag(pointer) != Tag{}) return "a fresh allocation has a tag";
+    if (setting_.host) std::memset(pointer, slot.fill, slot.bytes);
+    return intervals_.add(begin, slot.bytes);
+  }
+  std::string release(Slot& slot) {
+    if (slot.pointer == nullptr) return {};
+    if (allocator_.tag(slot.pointer) != slot.tag) return "tag changed";
+    if (setting_.host) {
+      const auto* bytes = static_cast<const unsigned char*>(slot.pointer);
+      for (std::size_t i = 0; i < slot.bytes; i += 59) {
+        if (bytes[i] != slot.fill) return "content changed";
+      }
+      if (bytes[slot.bytes - 1] != slot.fill) return "content changed at the end";
+    }
+    intervals_.remove(reinterpret_cast<std::uintptr_t>(slot.pointer));
+    allocator_.deallocate(slot.pointer);
+    slot = {};
+    return {};
+  }
+  std::string tag(Slot& slot, std::size_t number) {
+    if (slot.pointer == nullptr) return {};
+    slot.tag = {static_cast<std::uint8_t>(number), number % 2 == 1, static_cast<std::int32_t>(number)};
+    allocator_.set_tag(slot.pointer, slot.tag);
+    return allocator_.size_of(slot.pointer) == slot.bytes ? "" : "set_tag changed the size";
+  }
+  std::string cap(std::size_t room) {
+    const std::size_t wanted = intervals_.total() + room;
+    const bool set = allocator_.set_cap(wanted);
+    return set == (allocator_.statistics().cap_bytes == wanted) ? "" : "set_cap's answer differs from the cap";
+  }
+
+  Setting setting_;
+  std::unique_ptr<Device> device_;
+  CachingAllocator allocator_;
+  std::vector<Slot> slots_;
+  Intervals intervals_;
+  unsigned fill_ = 0;
+};
+
+}  // namespace
+
+Program random_program(std::uint64_t seed, std::size_t operations) {
+  std::mt19937_64 random(seed);
+  Program program(operations);
+  for (Operation& operation : program) {
+    operation.slot = random() % kSlots;
+    const std::uint64_t dice = random() % 1000;
+    if (dice < 940) {
+      operation.kind = dice < 600 ? Kind::kAllocate : Kind::kFree;
+      operation.bytes = dice % 3 == 0 ? random() % 1200 : random() % (std::size_t{1} << (random() % 18));
+    } else if (dice < 990) {
+      operation.kind = Kind::kTag;
+      operation.bytes = random() % 100000;
+    } else {
+      operation.kind = dice < 993 ? Kind::kTrim : dice < 997 ? Kind::kCap : Kind::kUncap;
+      operation.bytes = random() % (1 << 20);
+    }
+  }
+  return program;
+}
+
+std::string run(const Program& program, const Setting& setting) {
+  Run state(setting);
+  for (std::size_t i = 0; i < program.size(); ++i) {
+    std::string wrong = state.apply(program[i]);
+    if (wrong.empty() && i % setting.check_every == 0) wrong = state.check();
+    if (!wrong.empty()) return "operation " + std::to_string(i) + ": " + wrong;
+  }
+  if (auto wrong = state.check(); !wrong.empty()) return wrong;
+  return state.finish();
+}
+
+// Leaves out stretches of halving length as long as the rest still fails.
+Program minimised(Program program, const Setting& original) {
+  Setting setting = original;
+  setting.check_every = 1;
+  for (std::size_t length = program.size() / 2; length > 0; length /= 2) {
+    for (std::size_t start = 0; start < program.size();) {
+      Program shorter = program;
+      const std::size_t end = std::min(start + length, shorter.size());
+      shorter.erase(shorter.begin() + static_cast<std::ptrdiff_t>(start), shorter.begin() + static_cast<std::ptrdiff_t>(end));
+      if (run(shorter, setting).empty()) {
+        start += length;
+      } else {
+        program = std::move(shorter);
+      }
+    }
+  }
+  return program;
+}
+
+std::string as_source(const Program& program) {
+  static constexpr const char* kNames[] = {"kAllocate", "kFree", "kTag", "kTrim", "kCap", "kUncap"};
+  std::string text = "const Program program = {\n";
+  for (const Operation& one : program) {
+    text += std::string("    {.kind = Kind::") + kNames[static_cast<int>(one.kind)] + ", .slot = " + std::to_string(one.slot) +
+            ", .bytes = " + std::to_string(one.bytes) + "},\n";
+  }
+  return text + "};\n";
+}
+
+}  // namespace reprise::testing

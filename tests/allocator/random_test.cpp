@@ -1,0 +1,30 @@
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "tests/allocator/program.hpp"
+
+namespace reprise::testing {
+namespace {
+
+void expect_right(const Setting& setting) {
+  const std::uint64_t seed = std::random_device{}();
+  const Program program = random_program(seed, 20'000);
+  const std::string wrong = run(program, setting);
+  EXPECT_EQ(wrong, "") << "seed " << seed << "\n" << as_source(minimised(program, setting));
+}
+
+TEST(RandomProgram, HostWithThreadCaches) { expect_right({}); }
+TEST(RandomProgram, HostWithoutThreadCaches) { expect_right({.options = {.thread_caches = false}}); }
+TEST(RandomProgram, HostUnderACap) { expect_right({.options = {.cap_bytes = 4 << 20}}); }
+TEST(RandomProgram, SimulatedGpu) {
+  expect_right({.options = {.rounding_bytes = 512, .small_limit_bytes = 0, .thread_caches = false}, .host = false});
+}
+TEST(RandomProgram, SimulatedDeviceThatIsFull) { expect_right({.options = {}, .host = false, .capacity_bytes = 3 << 20}); }
+
+TEST(RandomProgram, PrintsItselfAsSource) {
+  EXPECT_EQ(as_source({{.kind = Kind::kCap, .slot = 3, .bytes = 70}}), "const Program program = {\n    {.kind = Kind::kCap, .slot = 3, .bytes = 70},\n};\n");
+}
+
+}  // namespace
+}  // namespace reprise::testing
