@@ -33,7 +33,8 @@ bool install();
 
 // budget: "8GiB", "60%", a number of bytes, or "" to measure only. Calling it again replaces the budget.
 void auto_checkpoint(const NamedStorages& parameters, const std::string& budget, const Options& options = {});
-template <class Module>
+template <class Module>   // a torch::nn::Module
+  requires requires(Module& model) { model.named_parameters(); }
 void auto_checkpoint(Module& model, const std::string& budget, const Options& options = {}) {
   NamedStorages parameters;
   for (const auto& item : model.named_parameters()) parameters.emplace_back(item.key(), item.value().storage().unsafeGetStorageImpl());

@@ -50,6 +50,8 @@ struct Slot {  // one argument of a recorded call
 };
 
 struct Op {
+  Op(const c10::OperatorHandle& op, c10::DispatchKeySet left, const OperatorFacts& known)
+      : handle(op), keys(left), facts(&known), opaque_reason(known.opaque_reason) {}
   c10::OperatorHandle handle;
   c10::DispatchKeySet keys;       // what the dispatcher had left to do: a replay enters at the same place
   const OperatorFacts* facts = nullptr;

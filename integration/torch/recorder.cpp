@@ -36,7 +36,7 @@ TensorShape shape_of(const at::Tensor& t) {
 class Call {
  public:
   Call(Pass& pass, const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack)
-      : pass_(pass), facts_(facts), stack_(stack), op_{op, keys, &facts, {}, {}, {}, {}, {}, facts.opaque_reason} {}
+      : pass_(pass), facts_(facts), stack_(stack), op_(op, keys, facts) {}
 
   void before() {
     std::lock_guard<std::mutex> lock(pass_.mutex_);

@@ -10,7 +10,7 @@
 namespace reprise::engine {
 
 const char* reason_not_plain(const at::Tensor& tensor) {
-  const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
   if (impl->is_python_dispatch()) return "tensor subclass";
   if (impl->layout() != c10::kStrided) return "tensor that is not strided";
   const c10::DispatchKeySet keys = impl->key_set();
