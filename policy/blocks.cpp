@@ -17,11 +17,13 @@ struct Run {
 class BlockFinder {
  public:
   explicit BlockFinder(const Profile& p) : p_(p), n_(static_cast<int32_t>(p.ops().size())), cross_(crossing_bytes(p)) {
+    for (const ProfileValue& v : p.values())   // a border never falls into an in-place chain
+      for (int32_t o = v.makers.empty() ? 0 : v.makers.front() + 1; !v.makers.empty() && o <= v.makers.back(); o++) cross_[at(o)] += v.bytes;
     std::unordered_map<std::string, int32_t> names;
     std::unordered_map<uint64_t, int32_t> signatures;
     for (const ProfileOp& o : p.ops()) {
       exact_.push_back(signatures.emplace(o.signature, static_cast<int32_t>(signatures.size())).first->second);
-      loose_.push_back(names.emplace(o.name + "/" + std::to_string(o.reads.size()), static_cast<int32_t>(names.size())).first->second);
+      loose_.push_back(names.emplace(o.name, static_cast<int32_t>(names.size())).first->second);
     }
   }
 

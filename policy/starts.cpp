@@ -60,6 +60,8 @@ void Search::make_starts(const std::vector<Block>& blocks) {
       add_start(kept, d > c ? even(borders, before, d) : std::vector<int32_t>{});
     }
     add_start(kept, good);
+    starts_.push_back(starts_.back());               // the same without memos: least bytes, most work
+    std::fill(starts_.back().memo.begin(), starts_.back().memo.end(), 0);
   }
 }
 

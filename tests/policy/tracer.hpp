@@ -29,7 +29,7 @@ class Tracer {
     o.name = name;
     o.inputs = std::move(inputs);
     o.forward_seconds = seconds;
-    for (char c : name + "/" + std::to_string(bytes)) o.signature = o.signature * 131 + static_cast<uint64_t>(c);
+    for (char c : name + "/" + std::to_string(bytes) + "/" + std::to_string(seconds)) o.signature = o.signature * 131 + static_cast<uint64_t>(c);
     mark(Mark::kOpBegin, number);
     if (temporary > 0) allocate(temporary, 1'000'000'000 + number);
     TraceValue v;
