@@ -28,12 +28,13 @@ class Planner {
   Plan scheme(const Scheme& s) { return priced(choose(s, instance_, blocks_), s.name(), kNoLimit); }
 
   // Empty scheme: nothing found; predicted_live_bytes is then the least found.
-  Plan within(int64_t limit, Choice* taken = nullptr, const std::vector<Choice>& starts = {}) {
+  Plan within(int64_t limit, Choice* taken = nullptr, std::vector<Choice> starts = {}) {
     int64_t target = limit;
     Plan p;
     for (int32_t attempt = 0; attempt < std::max(1, options_.simulate_attempts); attempt++) {
-      const Found found = search_.run(target, starts);
+      const Found found = search_.run(target, starts, attempt == 0 ? 1 : 4);
       p = priced(found.choice, "auto", limit);
+      starts.push_back(found.choice);   // the next attempt begins where this one ended
       if (taken) *taken = found.choice;
       if (!found.fits) break;
       if (!options_.simulate || p.predicted_reserved_bytes <= limit) return p;

@@ -15,7 +15,7 @@ double clock_seconds() { return std::chrono::duration<double>(std::chrono::stead
 
 int64_t default_prices(const Instance& in) {
   const int64_t size = int64_t{3} * in.values() + 4 * int64_t{in.ops()} + 2 * int64_t{in.time.cells} + 100;
-  return std::clamp<int64_t>(200'000'000 / size, 1500, 60000);
+  return std::clamp<int64_t>(170'000'000 / size, 1500, 60000);
 }
 
 }  // namespace
@@ -230,7 +230,8 @@ std::vector<Choice> Search::promising(const std::vector<Choice>& starts, int64_t
   return out;
 }
 
-Found Search::run(int64_t limit, const std::vector<Choice>& more_starts) {
+Found Search::run(int64_t limit, const std::vector<Choice>& more_starts, int64_t divide_prices) {
+  const int64_t budget = options_.prices / std::max<int64_t>(1, divide_prices);
   prices_ = 0;
   best_fits_ = false;
   best_peak_ = INT64_MAX;
@@ -243,7 +244,7 @@ Found Search::run(int64_t limit, const std::vector<Choice>& more_starts) {
   if (limit < in_.time.plain_peak) {
     const std::vector<Choice> starts = promising(all, limit);
     for (size_t k = 0; k < starts.size(); k++) {
-      until_ = prices_ + (options_.prices / 2 - prices_) / static_cast<int64_t>(starts.size() - k);
+      until_ = prices_ + (budget / 2 - prices_) / static_cast<int64_t>(starts.size() - k);
       now_ = starts[k];
       if (!repair(limit, family_moves_)) repair(limit, moves_.size());
       fill(limit);
@@ -252,7 +253,7 @@ Found Search::run(int64_t limit, const std::vector<Choice>& more_starts) {
     }
     std::sort(found.begin(), found.end(), [](const Priced& a, const Priced& b) { return a.score < b.score; });
     for (size_t k = 0, tries = std::min<size_t>(3, found.size()); k < tries; k++) {
-      const int64_t share = (options_.prices - prices_) / static_cast<int64_t>(tries - k);
+      const int64_t share = (budget - prices_) / static_cast<int64_t>(tries - k);
       now_ = found[k].choice;
       until_ = prices_ + share * 9 / 10;
       anneal(limit, share * 9 / 10);

@@ -29,7 +29,7 @@ struct Found {
 class Search {
  public:
   Search(const Instance& instance, const std::vector<Block>& blocks, const SearchOptions& options);
-  Found run(int64_t limit_bytes, const std::vector<Choice>& more_starts = {});
+  Found run(int64_t limit_bytes, const std::vector<Choice>& more_starts = {}, int64_t divide_prices = 1);
 
  private:
   using Move = std::vector<std::pair<uint8_t, int32_t>>;   // which list (0 keep, 1 memo, 2 cut), entry
