@@ -8,11 +8,14 @@
 namespace reprise {
 namespace {
 
+constexpr size_t kPageBytes = 4096;   // the CPU's: what the host device commits and gives back
+
 class CoreMemory final : public Memory {
  public:
   explicit CoreMemory(CachingAllocator& core) : core_(core) {}
   void* take(int64_t bytes) override {
     void* pointer = core_.allocate(static_cast<size_t>(bytes));
+    if (!pointer && core_.set_cap(kNoCap)) pointer = core_.allocate(static_cast<size_t>(bytes));   // too much for the limit: how much is needed?
     if (!pointer) throw std::runtime_error("simulate: the simulated device has no room for " + std::to_string(bytes) + " bytes");
     return pointer;
   }
@@ -33,15 +36,16 @@ size_t capacity(const Profile& profile) {
 }  // namespace
 
 Simulated simulate(const Plan& plan, const Profile& profile) {
-  SimulatedDevice device(capacity(profile));
+  SimulatedDevice device(capacity(profile), kPageBytes);
+  int64_t before = 0;
+  for (int32_t b = 0; b < profile.data().outside_buffers; b++) before += profile.data().buffers[static_cast<size_t>(b)];
   AllocatorOptions options;
   options.thread_caches = false;   // peaks exact to the byte
+  if (plan.limit_bytes > 0) options.cap_bytes = static_cast<size_t>(before + plan.limit_bytes);
   CachingAllocator core(device, options);
   CoreMemory memory(core);
   Simulated out;
   execute(plan, profile, memory, out);
-  int64_t before = 0;
-  for (int32_t b = 0; b < profile.data().outside_buffers; b++) before += profile.data().buffers[static_cast<size_t>(b)];
   out.peak_reserved_bytes = std::max(out.peak_live_bytes, static_cast<int64_t>(core.statistics().peak_reserved_bytes) - before);
   return out;
 }

@@ -29,6 +29,9 @@ struct Simulated {
 };
 
 void execute(const Plan& plan, const Profile& profile, Memory& memory, Simulated& counts);   // fills live bytes and replayed Ops
-Simulated simulate(const Plan& plan, const Profile& profile);                                // on CachingAllocator over SimulatedDevice
+
+// On CachingAllocator over SimulatedDevice, pages as on a CPU. The Plan's limit is the cap, as in training: free pages are given back before it is exceeded;
+// reserved bytes above the limit mean that even this was not enough.
+Simulated simulate(const Plan& plan, const Profile& profile);
 
 }  // namespace reprise

@@ -72,8 +72,10 @@ void check_events(const Trace& t) {
       case Mark::kGone:
       case Mark::kUnpack:
       case Mark::kRelease:
-      case Mark::kReplayBegin:
         check_value(t, e.a, where);
+        break;
+      case Mark::kReplayBegin:
+        if (e.a != -1) check_value(t, e.a, where);
         break;
       case Mark::kForwardEnd:
       case Mark::kReplayEnd:

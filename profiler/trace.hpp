@@ -60,7 +60,7 @@ enum class Mark : uint8_t {
   kForwardEnd,    // the first unpack of the Pass follows
   kUnpack,        // a: Value (autograd asks for it)
   kRelease,       // a: Value: its last saved tensor is released
-  kReplayBegin,   // a: Value that triggered the replay. Allocations up to kReplayEnd belong to the replay, not to the program
+  kReplayBegin,   // a: Value that triggered the replay, -1: a copy of the recorder's own. Allocations up to kReplayEnd are not the program's
   kReplayEnd,
   kPassEnd
 };
