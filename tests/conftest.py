@@ -1,6 +1,10 @@
 """Every test process runs under our allocator from the start, as `REPRISE=1 python script.py` does; tests of other ways in start processes of their own."""
 
+import faulthandler
 import os
+import sys
+
+import pytest
 
 os.environ["REPRISE"] = "1"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -20,3 +24,11 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("random_seed", range(metafunc.config.getoption("--random-plans")))
     if "write_policy" in metafunc.fixturenames:
         metafunc.parametrize("write_policy", ALL_POLICIES if metafunc.config.getoption("--all-policies") else QUICK_POLICIES)
+
+
+@pytest.fixture(autouse=True)
+def not_forever():
+    """A test that hangs, even inside C++, ends its process after three minutes with a traceback; xdist counts it and goes on."""
+    faulthandler.dump_traceback_later(180, exit=True, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
