@@ -112,10 +112,13 @@ void on_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch:
   c10::impl::ExcludeDispatchKeyGuard below(c10::DispatchKey::Fake);
   ThreadState& t = thread_state();
   Pass* pass = t.pass.get();
+  if (!Controller::get().enabled()) {
+    const bool others_hold_it = pass && !pass->idle();   // saved tensors of ours are still to be unpacked: writes must be seen
+    if (!others_hold_it) { disarm(t); op.redispatchBoxed(after, stack); return; }
+  }
   if (!pass) { op.redispatchBoxed(after, stack); return; }
-  if (!Controller::get().enabled()) { t.pass.reset(); op.redispatchBoxed(after, stack); return; }
   const OperatorFacts& facts = facts_of(op);
-  const bool record = pass->recording() && !pass->backward_seen() && current_task() < 0;
+  const bool record = Controller::get().enabled() && pass->recording() && !pass->backward_seen() && current_task() < 0;
   if (facts.only_views) { op.redispatchBoxed(after, stack); return; }
   if (record) {
     std::shared_ptr<Pass> alive = t.pass;   // the kernel may start another Pass on this thread
@@ -186,7 +189,7 @@ void trace_allocation(void* address, long long bytes) {
   pass->note(bytes > 0 ? Mark::kAllocate : Mark::kFree, reinterpret_cast<int64_t>(address), bytes > 0 ? bytes : -bytes);
 }
 
-void stop_thread() { disarm(thread_state()); }
+void arm_this_thread() { arm(thread_state()); }
 
 }  // namespace reprise::engine
 

@@ -9,7 +9,7 @@
 
 namespace reprise::engine {
 
-inline constexpr int64_t kCopyInputBytes = 1 << 20;  // inputs up to this size are copied in a learning Pass (R11)
+inline constexpr int64_t kCopyInputBytes = 4 << 20;  // so much of a Pass's inputs is copied while we learn (R11)
 
 struct ThreadState {
   std::shared_ptr<Pass> pass;      // being recorded, or last recorded, on this thread

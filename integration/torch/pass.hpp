@@ -190,6 +190,7 @@ class Pass : public std::enable_shared_from_this<Pass> {
   int32_t value_or_outside(const at::Tensor& tensor, uint64_t place);
   int32_t new_value(const at::Tensor& tensor, int32_t producer);
   int32_t latest(int32_t value) const { while (values_[size_t(value)].next >= 0) value = values_[size_t(value)].next; return value; }
+  c10::Storage private_copy(int32_t value, const c10::Storage& storage);
   void hold(int32_t value, Garbage& garbage);            // the program's storage
   void let_go(Value& value, Garbage& garbage);
   void let_go_if_unneeded(int32_t value, Garbage& garbage);
@@ -216,6 +217,8 @@ class Pass : public std::enable_shared_from_this<Pass> {
   std::vector<int32_t> watched_;                  // held Values whose kGone is still to come
   std::shared_ptr<const Settings> settings_;
   int64_t group_dropped_bytes_ = 0;
+  int group_dropped_values_ = 0;
+  int64_t copied_input_bytes_ = 0;
   int32_t group_ = 0;
   bool plan_broken_ = false;
   std::atomic<bool> recording_{true}, backward_seen_{false};

@@ -6,6 +6,10 @@
 
 namespace reprise::engine {
 
+namespace {
+constexpr int kGroupValues = 12;
+}
+
 Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   Garbage garbage;
   std::lock_guard<std::mutex> lock(mutex_);
@@ -40,7 +44,10 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   counters.dropped++;
   if (!planned && value.handles == 1) {
     group_dropped_bytes_ += value.bytes;
-    if (group_dropped_bytes_ >= options_.group_bytes) { group_++; group_dropped_bytes_ = 0; }
+    group_dropped_values_++;
+    // A Group of few large Values would hold nearly all of them as Sources of the next: it may grow to four times the size.
+    const bool full = group_dropped_bytes_ >= options_.group_bytes && group_dropped_values_ >= kGroupValues;
+    if (full || group_dropped_bytes_ >= 4 * options_.group_bytes) { group_++; group_dropped_bytes_ = 0; group_dropped_values_ = 0; }
   }
   return saved;
 }
@@ -128,14 +135,17 @@ size_t Pass::revoke(size_t bytes) {
   std::vector<std::pair<double, int32_t>> order;
   for (size_t i = 0; i < values_.size(); i++) {
     const Value& v = values_[i];
-    if (!v.held || v.held_is_private || v.in_use || v.producer == kNoOp || v.bytes < 4096 || v.held.use_count() != 1) continue;
-    order.emplace_back(ops_[size_t(v.producer)].forward_seconds / double(v.bytes), static_cast<int32_t>(i));
+    if (!v.held || v.in_use || v.producer == kNoOp || v.bytes < 4096 || v.held.use_count() != 1) continue;
+    // What was replayed goes last: it was asked for a moment ago.
+    const double rank = ops_[size_t(v.producer)].forward_seconds / double(v.bytes) + (v.held_is_private ? 1.0 : 0.0);
+    order.emplace_back(rank, static_cast<int32_t>(i));
   }
   std::sort(order.begin(), order.end());
   size_t freed = 0;
   for (const auto& [cost, i] : order) {
     if (freed >= bytes) break;
     Value& v = values_[size_t(i)];
+    v.held_is_private = false;
     v.held = c10::Storage();   // nobody else holds it, and no Python object: it is freed here
     freed += size_t(v.bytes);
     counters.revoked++;

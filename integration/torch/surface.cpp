@@ -106,6 +106,7 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   if (!cpu_core().set_cap(bytes > 0 ? std::size_t(bytes) : kNoCap))
     throw std::invalid_argument("argument budget: " + mebibytes(bytes) + " cannot be made the cap: " + mebibytes(int64_t(cpu_core().statistics().reserved_bytes)) + " are reserved by live tensors");
   Controller::get().enable(std::move(config), named);
+  engine::arm_this_thread();
 }
 
 void undo() {

@@ -66,6 +66,14 @@ int32_t Pass::new_value(const at::Tensor& tensor, int32_t producer) {
   return id;
 }
 
+// Between these marks an allocation is ours and not the program's.
+c10::Storage Pass::private_copy(int32_t id, const c10::Storage& storage) {
+  note(Mark::kReplayBegin, id);
+  c10::Storage copy = clone_storage(storage, c10::kCPU);
+  note(Mark::kReplayEnd, id);
+  return copy;
+}
+
 int32_t Pass::value_or_outside(const at::Tensor& tensor, uint64_t place) {
   if (const int32_t known = value_of(tensor); known >= 0) return known;
   const int32_t id = new_value(tensor, kNoOp);
@@ -74,10 +82,11 @@ int32_t Pass::value_or_outside(const at::Tensor& tensor, uint64_t place) {
   v.version = Version::of(tensor);
   v.place = place;
   // An input small enough is copied while we learn, and always once a write to it was caught: numpy may refill it before backward (R11).
-  const bool parameter = tensor.requires_grad() && tensor.is_leaf();
-  const bool copy = (caught.size() && caught.has(place)) || (options_.fingerprint && !parameter && v.bytes <= kCopyInputBytes);
+  const bool may_copy = options_.fingerprint && !tensor.requires_grad() && copied_input_bytes_ + v.bytes <= kCopyInputBytes;
+  const bool copy = (caught.size() && caught.has(place)) || may_copy;
   if (copy && v.bytes > 0) {
-    v.held = clone_storage(tensor.storage(), tensor.device());
+    copied_input_bytes_ += v.bytes;
+    v.held = private_copy(id, tensor.storage());
     v.held_is_private = true;
     v.fingerprint = fingerprint_of(v.held);
     v.has_fingerprint = true;
@@ -160,7 +169,7 @@ void Pass::before_write(int32_t id, Garbage& garbage) {
   if (v.readers > 0 && needed_by_dropped(id)) {
     if (auto s = available(id)) {
       if (v.outside && !v.version.current()) { v.lost = true; let_go(v, garbage); return; }
-      c10::Storage copy = clone_storage(*s, c10::kCPU);
+      c10::Storage copy = private_copy(id, *s);
       let_go(v, garbage);
       v.held = std::move(copy);
       v.held_is_private = true;
