@@ -72,21 +72,23 @@ class BlockFinder {
     return true;
   }
 
-  bool worth(int32_t first, int32_t period) const {   // something is computed or saved in it
+  // A Block multiplies matrices or convolves, if anything in the model does: two products by a scalar at its end are none.
+  bool worth(int32_t first, int32_t period) const {
     for (int32_t o = first; o < first + period; o++)
-      if (p_.ops()[at(o)].flops > 0 || p_.ops()[at(o)].rise_bytes > 0) return true;
+      if (p_.ops()[at(o)].flops > 0 || (!multiplies_ && p_.ops()[at(o)].rise_bytes > 0)) return true;
     return false;
   }
 
-  // The run's phase with the narrowest borders, as many whole periods as there are.
+  // The run's phase with the narrowest borders, as many whole periods as there are; of equals the one that leaves most in one piece.
   int32_t phase(const Run& r) const {
-    const int32_t count = r.length / r.period;
+    const int32_t count = r.length / r.period, spare = r.length % r.period;
     int32_t best = r.first;
-    int64_t least = INT64_MAX;
-    for (int32_t s = r.first; s + count * r.period <= r.first + r.length; s++) {
+    std::pair<int64_t, int32_t> least = {INT64_MAX, 0};
+    for (int32_t s = r.first; s <= r.first + spare; s++) {
       int64_t sum = 0;
       for (int32_t k = 0; k <= count; k++) sum += cross_[at(s + k * r.period)];
-      if (sum < least) least = sum, best = s;
+      const std::pair<int64_t, int32_t> score = {sum, -std::max(s - r.first, r.first + spare - s)};
+      if (score < least) least = score, best = s;
     }
     return best;
   }
@@ -111,10 +113,14 @@ class BlockFinder {
   void runs(const std::vector<int32_t>& token, int32_t a, int32_t b) {
     const Run r = longest_run(token, a, b);
     if (r.length == 0) return;
-    const int32_t first = phase(r), count = r.length / r.period;
-    for (int32_t k = 0; k < count; k++) add(first + k * r.period, first + (k + 1) * r.period - 1);
+    int32_t first = phase(r), end = first + r.length / r.period * r.period;
+    for (int32_t o = first; o < end; o += r.period) add(o, o + r.period - 1);
+    const auto nearly_one = [&](int32_t ops) { return 4 * ops >= 3 * r.period; };   // a first or last layer that lacks an Op or two
+    const int32_t head = first - r.first, tail = r.first + r.length - end;
+    if (nearly_one(head)) add(r.first, first - 1), first = r.first;
+    if (nearly_one(tail)) add(end, end + tail - 1), end += tail;
     runs(token, a, first);
-    runs(token, first + count * r.period, b);
+    runs(token, end, b);
   }
 
   // Stretches that equal a known family but for their shapes; long families first, no family of one or two Ops.
@@ -123,7 +129,7 @@ class BlockFinder {
       const auto m = static_cast<int32_t>(text.size());
       if (m < 3) continue;
       for (int32_t s = a; s + m <= b; s++) {
-        if (!std::equal(text.begin(), text.end(), loose_.begin() + s) || !narrow(s) || !narrow(s + m)) continue;
+        if (!std::equal(text.begin(), text.end(), loose_.begin() + s) || !narrow(s, s + m)) continue;
         add(s, s + m - 1);
         known(a, s);
         return known(s + m, b);
@@ -137,7 +143,8 @@ class BlockFinder {
     return out;
   }
 
-  bool narrow(int32_t o) const { return (o == 0 || cross_[at(o)] <= cross_[at(o - 1)]) && (o >= n_ || cross_[at(o)] <= cross_[at(o + 1)]); }
+  // Neither border is wider than the place next to it inside.
+  bool narrow(int32_t first, int32_t end) const { return (first == 0 || cross_[at(first)] <= cross_[at(first + 1)]) && (end >= n_ || cross_[at(end)] <= cross_[at(end - 1)]); }
 
   // What stands between two Blocks and occurs more than once is a Block of its own family (a stage's first unit).
   void between() {
@@ -164,6 +171,7 @@ class BlockFinder {
 
   const Profile& p_;
   int32_t n_;
+  bool multiplies_ = p_.flops() > 0;
   std::vector<int64_t> cross_;
   std::vector<int32_t> exact_, loose_;
   std::map<std::vector<int32_t>, int32_t> families_;

@@ -15,7 +15,10 @@ class CoreMemory final : public Memory {
   explicit CoreMemory(CachingAllocator& core) : core_(core) {}
   void* take(int64_t bytes) override {
     void* pointer = core_.allocate(static_cast<size_t>(bytes));
-    if (!pointer && core_.set_cap(kNoCap)) pointer = core_.allocate(static_cast<size_t>(bytes));   // too much for the limit: how much is needed?
+    for (size_t more = size_t{64} << 10; !pointer && more < kNoCap / 4; more *= 2) {   // too much for the limit: how much would do?
+      core_.set_cap(core_.statistics().cap_bytes + more);
+      pointer = core_.allocate(static_cast<size_t>(bytes));
+    }
     if (!pointer) throw std::runtime_error("simulate: the simulated device has no room for " + std::to_string(bytes) + " bytes");
     return pointer;
   }
