@@ -15,7 +15,7 @@ double clock_seconds() { return std::chrono::duration<double>(std::chrono::stead
 
 int64_t default_prices(const Instance& in) {
   const int64_t size = int64_t{3} * in.values() + 4 * int64_t{in.ops()} + 2 * int64_t{in.time.cells} + 100;
-  return std::clamp<int64_t>(170'000'000 / size, 1500, 60000);
+  return std::clamp<int64_t>(220'000'000 / size, 1500, 150000);
 }
 
 }  // namespace
