@@ -29,16 +29,19 @@ class Planner {
 
   // Empty scheme: nothing found; predicted_live_bytes is then the least found.
   Plan within(int64_t limit, Choice* taken = nullptr, std::vector<Choice> starts = {}) {
-    int64_t target = limit;
+    // A real core begins a Pass with slabs and pages in use that the simulated one does not have.
+    const int64_t room = limit >= (int64_t{16} << 20) ? limit - (int64_t{128} << 10) : limit;
+    int64_t target = room;
     Plan p;
     for (int32_t attempt = 0; attempt < std::max(1, options_.simulate_attempts); attempt++) {
       const Found found = search_.run(target, starts, attempt == 0 ? 1 : 4);
-      p = priced(found.choice, "auto", limit);
+      p = priced(found.choice, "auto", room);
+      p.limit_bytes = limit;
       starts.push_back(found.choice);   // the next attempt begins where this one ended
       if (taken) *taken = found.choice;
       if (!found.fits) break;
-      if (!options_.simulate || p.predicted_reserved_bytes <= limit) return p;
-      target = std::min(target, p.predicted_live_bytes) - (p.predicted_reserved_bytes - limit);
+      if (!options_.simulate || p.predicted_reserved_bytes <= room) return p;
+      target = std::min(target, p.predicted_live_bytes) - (p.predicted_reserved_bytes - room);
       if (target <= 0) break;
     }
     p.scheme.clear();
