@@ -7,6 +7,8 @@
 #include "integration/cpp/reprise.hpp"
 #include "integration/torch/engine.hpp"
 #include "policy/budget.hpp"
+#include "policy/plan.hpp"
+#include "profiler/profile.hpp"
 
 namespace nb = nanobind;
 
@@ -35,6 +37,8 @@ NB_MODULE(_core, m) {
   m.def("leave_keep", &reprise::engine::leave_keep);
   m.def("device_bytes", &reprise::device_bytes);
   m.def("parse_budget", [](const std::string& text) { return reprise::Budget::parse(text).resolve(reprise::device_bytes()); });
+  m.def("check_plan", [](const std::string& text) { reprise::Plan::from_json(text); });
+  m.def("check_profile", [](const std::string& text) { reprise::Profile::from_json(text); });
   m.def("memory_stats", [] {
     const reprise::MemoryStats s = reprise::memory_stats();
     nb::dict d;

@@ -167,7 +167,12 @@ void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) {
 void Controller::make_plan(Known& known, int64_t limit_bytes) {
   const double began = now_seconds();
   Config config = this->config();
-  PlanResult result = plan_for(*known.profile, config, limit_bytes);
+  PlanResult result;
+  try {
+    result = plan_for(*known.profile, config, limit_bytes);
+  } catch (const std::exception& e) {   // never the training's problem: saved tensors are dropped in groups, the cap holds
+    result.infeasible = std::string("no plan: ") + e.what();
+  }
   known.plan_seconds = now_seconds() - began;
   known.planned_limit = limit_bytes;
   known.infeasible = result.infeasible;

@@ -205,6 +205,7 @@ class Pass : public std::enable_shared_from_this<Pass> {
   void follow(size_t op);
   void poll_gone();
   void begin_backward();
+  void close(Garbage& garbage);
   void verify_all();
   std::shared_ptr<const Settings> settings_now();
 

@@ -28,8 +28,12 @@ PlanResult plan_for(const Profile& profile, const Config& config, int64_t limit_
   } catch (const InfeasibleLimit& e) {
     result.infeasible = e.what();
     result.smallest_limit_bytes = e.smallest_limit_bytes;
-    // Not the plan that was asked for, but the one that needs least: the cap itself is the allocator's, and it holds.
-    result.plan = plan(profile, e.smallest_limit_bytes);
+    // Not the plan that was asked for, but one that needs least: the cap itself is the allocator's, and it holds.
+    try {
+      result.plan = plan(profile, e.smallest_limit_bytes);
+    } catch (const InfeasibleLimit&) {
+      result.plan = plan_scheme(profile, "full");
+    }
   }
   if (config.policy != "auto" && limit_bytes > 0 && result.plan->predicted_reserved_bytes > limit_bytes)
     result.infeasible = "scheme " + config.policy + " needs " + std::to_string(result.plan->predicted_reserved_bytes) + " bytes above the Pass's start, " +

@@ -97,12 +97,15 @@ void Pass::release(int32_t id) {
   Garbage garbage;
   std::lock_guard<std::mutex> lock(mutex_);
   live_handles_--;
-  if (id < 0) return;
-  id = latest(id);
-  if (--values_[size_t(id)].handles == 0) {
-    note(Mark::kRelease, id);
-    let_go_if_unneeded(id, garbage);
+  if (id >= 0) {
+    id = latest(id);
+    if (--values_[size_t(id)].handles == 0) {
+      note(Mark::kRelease, id);
+      let_go_if_unneeded(id, garbage);
+    }
   }
+  // The graph was freed without a backward: nothing of this Pass will be asked for again.
+  if (live_handles_ == 0 && !backward_seen() && current_task() < 0) close(garbage);
 }
 
 // R8: with retain_graph the handles stay; what was replayed falls back to dropped, and so does the memory.
@@ -123,6 +126,11 @@ void Pass::stop_recording() {
   recording_ = false;
   if (live_handles_ > 0) return;
   if (options_.fingerprint) check_outside_copies();
+  close(garbage);
+}
+
+void Pass::close(Garbage& garbage) {
+  recording_ = false;
   for (Value& v : values_) { v.reads_left = 0; let_go(v, garbage); }
   note(Mark::kPassEnd, 0);
   finished = true;

@@ -48,17 +48,28 @@ class _Document:
             file.write(self._text)
 
 
+    @classmethod
+    def from_json(cls, text):
+        """Reads what to_json() wrote. ValueError names the field, its value and the limit."""
+        cls._check(text)
+        return cls(text)
+
+    @classmethod
+    def load(cls, path):
+        with open(path, encoding="utf-8") as file:
+            return cls.from_json(file.read())
+
+
 class Profile(_Document):
     """What was measured in the learning Pass."""
+
+    _check = staticmethod(_core.check_profile)
 
 
 class Plan(_Document):
     """What to keep and what to replay."""
 
-    @classmethod
-    def load(cls, path):
-        with open(path, encoding="utf-8") as file:
-            return cls(file.read())
+    _check = staticmethod(_core.check_plan)
 
 
 class Report(_Document):

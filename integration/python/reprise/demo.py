@@ -295,7 +295,7 @@ def main(arguments):
     started = time.perf_counter()
     result, budgeted = run_both(settings, args.fraction)
     result["total_seconds"] = time.perf_counter() - started
-    print(budgeted["report_text"])
+    print(budgeted["report_text"].rstrip())
     print(summary_text(result, settings))
     if "sample" in budgeted:
         print("\n" + budgeted["sample"].decode("utf-8", "replace"))
