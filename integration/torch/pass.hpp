@@ -87,6 +87,7 @@ struct Value {
   bool outside = false;           // existed before the Pass
   bool saved = false;
   bool uninitialised = false;     // shows what the memory happened to hold
+  bool slack = false;             // its storage has bytes that no tensor shows: contents are not comparable (mse_loss allocates too much)
   bool in_use = false;            // read by the replay that runs
   bool gone = false;              // kGone is in the trace
   bool lost = false;              // overwritten where nobody could see it, and read before that: a replay that needs it raises

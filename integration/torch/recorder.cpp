@@ -152,6 +152,8 @@ class Call {
       for (const Ref& r : op_.arguments[i].refs) {
         if (r.value < 0) continue;
         Value& v = pass_.values_[size_t(r.value)];
+        // Torch counts a write up after it; what the counter says when the content is first read is what it must say at replay.
+        if (v.outside && v.readers == 0 && !v.held_is_private) v.version.seen = v.version.counter.current_version();
         if (!hidden) v.readers++;
         if (!v.held && (v.producer == kNoOp || (groups && v.group < pass_.group_))) pass_.hold(r.value, garbage_);
       }
@@ -173,6 +175,7 @@ class Call {
       const int32_t v = pass_.after_write(w.tensor, w.before, replayable ? index : kNoOp, garbage_);
       Value& now = pass_.values_[size_t(v)];
       now.uninitialised = replayable && still_uninitialised;
+      now.slack = pass_.values_[size_t(w.before)].slack;
       if (!replayable) now.keep_reason = w.hidden ? "running statistics" : op_.opaque_reason ? op_.opaque_reason : "storage resized by its writer";
       if (!w.hidden) op_.wrote.emplace_back(static_cast<int>(w.argument), v);
       makes_value_ = true;
@@ -196,6 +199,7 @@ class Call {
     Value& value = pass_.values_[size_t(v)];
     value.keep_reason = op_.opaque_reason;
     value.uninitialised = facts_.makes_uninitialised && !op_.opaque_reason;
+    value.slack = !Geometry::of(t).covers(t.storage());
     makes_value_ = true;
     return v;
   }
@@ -225,7 +229,7 @@ class Call {
     auto take = [&](int32_t v) {
       if (v < 0) return;
       Value& value = pass_.values_[size_t(v)];
-      if (auto s = pass_.available(v); s && !value.uninitialised) { value.fingerprint = fingerprint_of(*s); value.has_fingerprint = true; }
+      if (auto s = pass_.available(v); s && !value.uninitialised && !value.slack) { value.fingerprint = fingerprint_of(*s); value.has_fingerprint = true; }
     };
     for (int32_t v : op.made) take(v);
     for (const auto& w : op.wrote) take(w.second);

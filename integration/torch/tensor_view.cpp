@@ -36,6 +36,7 @@ Geometry Geometry::of(const at::Tensor& tensor) {
   g.device = tensor.device();
   g.conjugate = tensor.is_conj();
   g.negative = tensor.is_neg();
+  g.dense = tensor.unsafeGetTensorImpl()->is_non_overlapping_and_dense();
   g.wrapped_number = tensor.unsafeGetTensorImpl()->is_wrapped_number();
   return g;
 }
@@ -51,11 +52,8 @@ at::Tensor Geometry::over(c10::Storage storage) const {
 
 bool Geometry::covers(const c10::Storage& storage) const {
   int64_t count = 1;
-  for (size_t i = sizes.size(); i-- > 0;) {
-    if (sizes[i] != 1 && strides[i] != count) return false;
-    count *= sizes[i];
-  }
-  return offset == 0 && static_cast<size_t>(count) * dtype.itemsize() == storage.nbytes();
+  for (int64_t size : sizes) count *= size;
+  return dense && offset == 0 && static_cast<size_t>(count) * dtype.itemsize() == storage.nbytes();
 }
 
 std::string Geometry::text() const {

@@ -25,11 +25,12 @@ struct Geometry {
   c10::Device device = c10::kCPU;
   bool conjugate = false;
   bool negative = false;
+  bool dense = true;            // non-overlapping, no gaps
   bool wrapped_number = false;  // a Python scalar: takes no part in type promotion
 
   static Geometry of(const at::Tensor& tensor);
   at::Tensor over(c10::Storage storage) const;  // below autograd, no dispatcher call
-  bool covers(const c10::Storage& storage) const;  // contiguous over the whole storage
+  bool covers(const c10::Storage& storage) const;  // shows every byte of it
   std::string text() const;                        // "float [2, 3]"
 };
 

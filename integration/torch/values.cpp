@@ -199,9 +199,7 @@ int32_t Pass::after_write(const at::Tensor& tensor, int32_t before, int32_t prod
 int32_t Pass::check_fingerprint(const at::Tensor& tensor, int32_t id, Garbage& garbage) {
   if (!options_.fingerprint) return id;
   Value& v = values_[size_t(id)];
-  if (v.uninitialised) {  // a kernel that is no operator may have filled it: the content now is what counts
-    return id;
-  }
+  if (v.uninitialised || v.slack) return id;   // nothing to compare with
   const uint64_t print = fingerprint_of(tensor.storage());
   if (!v.has_fingerprint || v.fingerprint == print) {
     v.fingerprint = print;
