@@ -80,10 +80,11 @@ OperatorFacts find_facts(const c10::OperatorHandle& op) {
 }  // namespace
 
 const OperatorFacts& facts_of(const c10::OperatorHandle& op) {
-  thread_local std::unordered_map<const void*, std::unique_ptr<const OperatorFacts>> cache;
-  auto& slot = cache[&op.schema()];
+  // Facts are never freed: recorded Ops point to them and may outlive the thread that found them.
+  thread_local std::unordered_map<const void*, const OperatorFacts*> cache;
+  const OperatorFacts*& slot = cache[&op.schema()];
   // A library that was unloaded may leave its schema's address to another operator.
-  if (!slot || slot->name != op.schema().name()) slot = std::make_unique<const OperatorFacts>(find_facts(op));
+  if (!slot || slot->name != op.schema().name()) slot = new OperatorFacts(find_facts(op));
   return *slot;
 }
 
