@@ -74,8 +74,8 @@ def functional():
     return Functional(), torch.randn(64, 64)
 
 
-# ResNet-50: 16 bottlenecks; the first of each stage has a downsampling branch, so 2 + 3 + 5 + 2 are equal to a neighbour.
-EXPECTED = {encoder: 5, gpt2: 6, llama: 7, resnet50: 12, sequential: 9, unrolled: 20, functional: 8}
+# ResNet-50: 3 + 4 + 6 + 3 bottlenecks; the first of each stage has a downsampling branch besides, and is one all the same.
+EXPECTED = {encoder: 5, gpt2: 6, llama: 7, resnet50: 16, sequential: 9, unrolled: 20, functional: 8}
 
 
 def blocks_of(make, named, autocast):
