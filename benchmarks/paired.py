@@ -2,7 +2,8 @@
 
 A Worker is a process with a model, a way to train it (a recipe) and its own allocator. Times are CPU seconds (user and system) of the whole process.
 
-Recipes: plain | checkpoint | checkpoint_attention | a reprise policy such as per_block, none, auto. A recipe with a budget: ("auto", bytes)."""
+Recipes: plain | checkpoint | checkpoint_attention | a reprise policy such as per_block, none, auto. With a limit (activation bytes), the policy's Plan for
+that limit is made after three steps in which everything is kept, and followed from then on."""
 
 import json
 import math
@@ -18,11 +19,11 @@ THREADS = 1
 class Worker:
     """One process; step() makes it take a step and returns {"cpu": seconds, "wall": seconds, "peak": activation bytes, …}."""
 
-    def __init__(self, model, recipe, budget=None, resident=True, allocator="reprise"):
+    def __init__(self, model, recipe, limit=None, resident=True, allocator="reprise"):
         self.label = f"{model}/{recipe}"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("REPRISE")}
         environment.update(REPRISE="1" if allocator == "reprise" else "0", OMP_NUM_THREADS=str(THREADS), TRANSFORMERS_VERBOSITY="error")
-        request = json.dumps({"model": model, "recipe": recipe, "budget": budget, "resident": resident, "allocator": allocator})
+        request = json.dumps({"model": model, "recipe": recipe, "limit": limit, "resident": resident, "allocator": allocator})
         self.process = subprocess.Popen([sys.executable, __file__, request], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
     def step(self):
@@ -92,7 +93,7 @@ def prepare(request):
     elif recipe != "plain":
         import reprise
 
-        reprise.auto_checkpoint(bench.model, request["budget"] or "100%", policy=recipe)
+        reprise.auto_checkpoint(bench.model, "100%", policy="none" if request["limit"] else recipe)
     for parameter in bench.model.parameters():
         parameter.grad = torch.zeros_like(parameter) if request["resident"] else None
     return bench
@@ -100,12 +101,14 @@ def prepare(request):
 
 def serve(request):
     bench = prepare(request)
-    stats = (lambda: {}) if request["allocator"] != "reprise" else None
-    if stats is None:
+    stats = dict
+    if request["allocator"] == "reprise":
         import reprise
 
         stats = reprise.memory_stats
-    for _ in sys.stdin:
+    for index, _ in enumerate(sys.stdin):
+        if index == 3 and request["limit"]:
+            reprise.apply(reprise.plan(request["limit"], policy=request["recipe"]), bench.model)
         if stats():
             reprise.reset_peaks()
         before, cpu, wall = stats(), time.process_time(), time.perf_counter()

@@ -1,6 +1,6 @@
 """Step time by alternating pairs: per_block against torch.utils.checkpoint, everything kept against plain, auto against the best peers on the GPT.
 
-usage: ./dev bench steps [--pairs N] [--json FILE]   Each line: median ratio of CPU time [95 % interval]."""
+usage: ./dev bench steps [--pairs N] [--part overheads|peers] [--json FILE]   Each line: median ratio of CPU time [95 % interval]."""
 
 import argparse
 import json
@@ -34,8 +34,8 @@ def against_peers(pairs, out):
             with Worker("gpt", "plain", resident=resident) as plain, Worker("gpt", peer, resident=resident) as other:
                 plain.warm_up()
                 rows = other.warm_up()
-                with Worker("gpt", "auto", budget=rows["reserved"], resident=resident) as ours:
-                    mine = ours.warm_up(6)
+                with Worker("gpt", "auto", limit=rows["peak"], resident=resident) as ours:
+                    mine = ours.warm_up(8)
                     found = [added(plain, other, ours) for _ in range(pairs)]
             middle = [sum(column) / len(column) for column in zip(*found)]
             ratio = [(a / p - 1) / max(1e-9, o / p - 1) for p, o, a in found]
@@ -51,13 +51,16 @@ def added(plain, other, ours):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--part", choices=["all", "overheads", "peers"], default="all")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     if args.pairs < 6:
         sys.exit("steps: --pairs must be at least 6, or there is no 95 % interval")
     out = {}
-    overheads(args.pairs, out)
-    against_peers(args.pairs, out)
+    if args.part in ("all", "overheads"):
+        overheads(args.pairs, out)
+    if args.part in ("all", "peers"):
+        against_peers(args.pairs, out)
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump(out, file, indent=1)
