@@ -18,22 +18,20 @@ for name in ("wrapper_now", "wrapper_peak", "live_bytes_now", "live_bytes_peak")
 counter.wrapper_open()
 counter.live_bytes_open()
 before = reprise.memory_stats()["live_bytes"]
-rows, peaks = [], []
+rows = []
 
 def look(index, row):
     now = reprise.memory_stats()["live_bytes"] - before
     rows.append((now, counter.wrapper_now(), counter.live_bytes_now()))
-    peaks.append((row["peak_live_bytes"] - before, counter.wrapper_peak(), counter.live_bytes_peak()))
+    rows.append((row["peak_live_bytes"] - before, counter.wrapper_peak(), counter.live_bytes_peak()))
     counter.wrapper_mark()
     counter.live_bytes_mark()
 
 settings = demo.Settings(steps=5, layers=4, width=128, heads=4, length=64, batch=8)
 budget = int(sys.argv[2]) if len(sys.argv) > 2 else None
 run, _ = demo.train(settings, budget and before + budget, look)
-print(max(row[0] for row in peaks))
-live_differs = any(len(set(row)) != 1 for row in rows)
-peak_differs = any(max(row) - min(row) > 4096 for row in peaks)
-sys.exit((live_differs or peak_differs) and f"counters differ: live {rows}, peaks {peaks}")
+print(max(row[0] for row in rows))
+sys.exit(any(len(set(row)) != 1 for row in rows) and f"counters differ: {rows}")
 """
 
 
@@ -43,7 +41,7 @@ def run(*arguments):
 
 
 def test_live_bytes_equal_an_independent_counter():
-    """After every step, plain and inside a budget, to the byte. Peaks within 4 KiB: the allocator books the small objects in a thread's cache late."""
+    """After every step and at every peak, plain and inside a budget: to the byte."""
     library = next(BUILD.rglob("libreprise_test_counter.so"))
     plain = run("-c", COUNTED, library)
     assert plain.returncode == 0, plain.stderr

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 import reprise
 from models_basic import Block, Stack
-from running import Case, Program, differences, run_case, same_words
+from running import Program, Case, differences, run_case
 
 MIB = 1 << 20
 
@@ -128,9 +128,10 @@ def test_r3_only_what_is_needed(stack):
     x = batch()
 
     def last_layer_only():
-        torch.autograd.grad(stack(x).square().mean(), [stack.layers[7].linear.bias])
+        y = stack(x)
+        torch.autograd.grad(y.sum(), [stack.layers[7].linear.bias])
     part = counted(last_layer_only)["replayed"]
-    whole = counted(lambda: stack(x).square().mean().backward())["replayed"]
+    whole = counted(lambda: stack(x).sum().backward())["replayed"]
     assert part < whole / 2
 
 
@@ -167,7 +168,7 @@ def test_r4_python_operator_is_opaque(stack):
     reprise.auto_checkpoint(stack, "100%", policy="full")
     run()
     assert counted(run)["opaque"] > 0
-    assert "operator outside torch's own namespaces" in str(reprise.report())
+    assert "twice" in str(reprise.report())
 
 
 def test_r4_sparse_tensors_are_kept(stack):
@@ -275,7 +276,7 @@ def test_r7_torch_refuses_in_its_own_words(stack):
         return str(caught.value)
     plain = attempt()
     reprise.auto_checkpoint(stack, "100%", policy="full")
-    assert [same_words(attempt()), same_words(attempt())] == [same_words(plain)] * 2
+    assert [attempt(), attempt()] == [plain, plain]
     assert "modified by an inplace operation" in plain
 
 
@@ -408,6 +409,17 @@ def test_r11_numpy_write_makes_the_producer_opaque(stack):
         return Program(model, step)
     other = equal_to_plain(make)
     assert other.counters["opaque"] > 0
+
+
+def test_r11_verify_names_the_first_op(stack, monkeypatch):
+    """Something that cannot be replayed slips through the fingerprint only if it changes after the last read: verification sees it."""
+    monkeypatch.setenv("REPRISE_VERIFY", "1")
+    reprise.auto_checkpoint(stack, "100%", policy="full")
+    x = batch()
+    loss = stack(x).square().mean()
+    x.numpy()[:4] += 1
+    with pytest.raises(RuntimeError, match="aten::addmm"):
+        loss.backward()
 
 
 def test_r11_verification_replays_and_compares_everything(stack, monkeypatch):
