@@ -28,7 +28,7 @@ namespace {
 
 using torch::autograd::SavedVariableHooks;
 
-// Both names of one idea: a saved tensor as (Value, Geometry), or kept as it was.
+// A saved tensor: (Value, Geometry), or kept as it was.
 struct Handle final : SavedVariableHooks {
   std::shared_ptr<Pass> pass;
   int32_t value = -1;
@@ -45,10 +45,10 @@ struct Handle final : SavedVariableHooks {
     saved_ = true;
     value = saved.value;
     kept = std::move(saved.kept);
-    if (value >= 0) geometry = Geometry::of(tensor);
-    else if (!reason_not_plain(tensor)) geometry = Geometry::of(tensor);
-    versioned = !reason_not_plain(tensor);
-    if (versioned) version = Version::of(tensor);
+    versioned = !reason_not_plain(tensor);   // every tensor that became a Value is plain
+    if (!versioned) return;
+    geometry = Geometry::of(tensor);
+    version = Version::of(tensor);
   }
 
   at::Tensor call_unpack_hook() override {
@@ -118,11 +118,10 @@ void on_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch:
   }
   if (!pass) { op.redispatchBoxed(after, stack); return; }
   const OperatorFacts& facts = facts_of(op);
-  const bool record = Controller::get().enabled() && pass->recording() && !pass->backward_seen() && current_task() < 0;
   if (facts.only_views) { op.redispatchBoxed(after, stack); return; }
-  if (record) {
+  if (Controller::get().enabled() && pass->recording() && !pass->backward_seen() && current_task() < 0) {
     std::shared_ptr<Pass> alive = t.pass;   // the kernel may start another Pass on this thread
-    if (pass->wants_choice()) { pass->choose(facts, *stack); }
+    if (pass->wants_choice()) pass->choose(facts, *stack);
     pass->run_and_record(op, facts, after, stack);
     return;
   }

@@ -19,7 +19,7 @@ struct ThreadState {
 ThreadState& thread_state();
 
 // Runs a Group (or, with group == nullptr, the closure of the trigger) and leaves its results in the Pass's Values. The Pass's mutex is held.
-void replay(Pass& pass, int32_t trigger, const Group* group, Garbage& garbage);
-void replay_everything(Pass& pass, Garbage& garbage);  // R11's check: replays all Ops once and compares fingerprints
+void replay(Pass& pass, int32_t trigger, const Group* group);
+void replay_everything(Pass& pass);  // R11's check: replays all Ops once and compares fingerprints
 
 }  // namespace reprise::engine

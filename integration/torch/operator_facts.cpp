@@ -50,7 +50,10 @@ void look_at_arguments(const c10::FunctionSchema& schema, OperatorFacts& facts) 
   if (contains(kHiddenWriters, facts.name))
     for (size_t i : {size_t{3}, size_t{4}})
       if (i < facts.writes.size()) facts.writes[i] = 2;
-  for (uint8_t w : facts.writes) facts.mutates |= w != 0;
+  for (uint8_t w : facts.writes) {
+    facts.mutates |= w != 0;
+    facts.hides_writes |= w == 2;
+  }
 }
 
 OperatorFacts find_facts(const c10::OperatorHandle& op) {

@@ -17,6 +17,7 @@ struct OperatorFacts {
   uint64_t hash = 0;                   // of name and overload
   std::vector<uint8_t> writes;         // per argument: 0 no, 1 declared, 2 hidden
   bool mutates = false;                // any of them
+  bool hides_writes = false;           // some of them hidden
   bool only_views = false;             // every result aliases an argument and nothing is written: makes no Value
   bool random = false;                 // draws random numbers
   int generator_argument = -1;         // where a generator may be passed

@@ -1,6 +1,6 @@
 // Pass: one forward up to the end of its last backward, recorded below autograd so that any Value it made can be made again.
 //
-// Words: see docs/design in the README of this folder. An Op is one executed operator; a Value is the content of one storage between two writes; a Ref is
+// Words: an Op is one executed operator; a Value is the content of one storage between two writes; a Ref is
 // a Value seen through a Geometry; a Source is a Value held so that others can be replayed from it.
 //
 // Invariants (check_invariants names the violated one)
@@ -11,7 +11,7 @@
 //   E5  an Op that is not opaque has one Slot per argument, and every Ref in it names a Value made before it
 //
 // Threads: one mutex per Pass. It is never held while the program's own kernel runs; it is held while a replay runs (those kernels are C++ only and
-// take no GIL). Storages that may own a Python object are released after the mutex (Garbage). Cost: see README, "What recording costs".
+// take no GIL). Storages that may own a Python object are released after the mutex (Garbage).
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -89,7 +89,6 @@ struct Value {
   bool uninitialised = false;     // shows what the memory happened to hold
   bool slack = false;             // its storage has bytes that no tensor shows: contents are not comparable (mse_loss allocates too much)
   bool in_use = false;            // read by the replay that runs
-  bool gone = false;              // kGone is in the trace
   bool lost = false;              // overwritten where nobody could see it, and read before that: a replay that needs it raises
   bool has_fingerprint = false;
   const char* keep_reason = nullptr;  // why no Plan may drop it
@@ -141,7 +140,7 @@ extern Counters counters;
 // Storages let go of under the mutex and destroyed after it: their last owner may be a Python object.
 using Garbage = std::vector<c10::Storage>;
 
-class Pass : public std::enable_shared_from_this<Pass> {
+class Pass {
  public:
   explicit Pass(PassOptions options);
 
@@ -170,7 +169,6 @@ class Pass : public std::enable_shared_from_this<Pass> {
 
   // ---- after it (trace_writer.cpp) ----
   Trace trace(const std::unordered_map<c10::StorageImpl*, int32_t>& parameter_regions, std::vector<std::string> regions) const;
-  const std::vector<Op>& ops() const { return ops_; }
   std::vector<uint64_t> matches() const;
   const PassOptions& options() const { return options_; }
   bool plan_held() const { return options_.following && !plan_broken_ && ops_.size() == options_.following->match.size(); }
@@ -184,7 +182,7 @@ class Pass : public std::enable_shared_from_this<Pass> {
   bool finished = false;
 
  private:
-  friend class Replay;   // replay.hpp: the same unit in two files
+  friend class Replay;   // replay.cpp
   friend class Call;     // recorder.cpp
 
   int32_t value_of(const at::Tensor& tensor) const;      // -1: never seen
@@ -207,7 +205,6 @@ class Pass : public std::enable_shared_from_this<Pass> {
   void poll_gone();
   void begin_backward();
   void close(Garbage& garbage);
-  void verify_all();
   std::shared_ptr<const Settings> settings_now();
 
   mutable std::mutex mutex_;

@@ -80,9 +80,7 @@ class Call {
   struct Written { size_t argument; at::Tensor tensor; int32_t before; bool hidden; };
 
   void find_hidden_write(size_t base) {
-    bool any = false;
-    for (uint8_t w : facts_.writes) any |= w == 2;
-    if (!any) return;
+    if (!facts_.hides_writes) return;
     const int t = facts_.training_argument;
     op_.hidden_write = t < 0 || ((*stack_)[base + size_t(t)].isBool() && (*stack_)[base + size_t(t)].toBool());
   }
@@ -121,7 +119,6 @@ class Call {
     const bool overwrites = write == 1 && ((facts_.overwrites_first && i == 0) || op_.handle.schema().arguments()[i].is_out());
     if (pass_.values_[size_t(ref.value)].uninitialised && !overwrites) pass_.settle(ref.value, "uninitialised memory that is read");
     if (write) written_.push_back({i, t, ref.value, write == 2});
-    overwrites_ |= overwrites;
     slot.refs.push_back(std::move(ref));
   }
 
@@ -242,7 +239,6 @@ class Call {
   std::vector<Written> written_;
   at::Generator generator_;
   bool draws_random_ = false;
-  bool overwrites_ = false;
   bool makes_value_ = false;
   Garbage garbage_;   // destroyed last, with no mutex held
 };

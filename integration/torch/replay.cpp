@@ -16,7 +16,7 @@ namespace reprise::engine {
 
 class Replay {
  public:
-  Replay(Pass& pass, Garbage& garbage) : pass_(pass), garbage_(garbage) {}
+  explicit Replay(Pass& pass) : pass_(pass) {}
   ~Replay() {
     for (int32_t v : in_use_) pass_.values_[size_t(v)].in_use = false;
     pass_.replaying_ = std::thread::id{};
@@ -29,7 +29,8 @@ class Replay {
       if (size_t(o) >= pass_.ops_.size() || pass_.ops_[size_t(o)].opaque_reason) return false;
     order_.assign(group.ops.begin(), group.ops.end());
     retain_ = {group.retain.begin(), group.retain.end()};
-    return count_uses();
+    count_uses();
+    return true;
   }
 
   // Everything that `trigger` needs, back to what is there; retains the saved Values of its own group on the way.
@@ -73,7 +74,7 @@ class Replay {
     pass_.replaying_ = std::this_thread::get_id();
     counters.replays++;
     for (int32_t o : order_) run_op(o);
-    const int task = torch_task();
+    const int task = current_task();
     for (auto& [v, storage] : fresh_) {
       Value& value = pass_.values_[size_t(v)];
       if (from_scratch_ || !retain_.count(v) || value.held || (value.handles == 0 && value.reads_left == 0)) continue;
@@ -84,9 +85,7 @@ class Replay {
   }
 
  private:
-  static int torch_task();
-
-  bool count_uses() {
+  void count_uses() {
     for (int32_t o : order_)
       for (const Slot& slot : pass_.ops_[size_t(o)].arguments)
         for (const Ref& r : slot.refs)
@@ -95,7 +94,6 @@ class Replay {
             Value& v = pass_.values_[size_t(r.value)];
             if (!v.in_use) { v.in_use = true; in_use_.push_back(r.value); }
           }
-    return true;
   }
 
   c10::Storage read_source(const Ref& r, const Op& op) {
@@ -212,7 +210,6 @@ class Replay {
   }
 
   Pass& pass_;
-  Garbage& garbage_;
   bool from_scratch_ = false;
   std::vector<int32_t> order_, in_use_;
   std::unordered_set<int32_t> retain_;
@@ -221,10 +218,8 @@ class Replay {
   std::vector<std::pair<int32_t, c10::Storage>> written_;
 };
 
-int Replay::torch_task() { return current_task(); }
-
-void replay(Pass& pass, int32_t trigger, const Group* group, Garbage& garbage) {
-  Replay run(pass, garbage);
+void replay(Pass& pass, int32_t trigger, const Group* group) {
+  Replay run(pass);
   if (!group || !run.plan_group(*group)) {
     counters.unplanned++;
     run.plan_closure(trigger);
@@ -232,8 +227,8 @@ void replay(Pass& pass, int32_t trigger, const Group* group, Garbage& garbage) {
   run.run();
 }
 
-void replay_everything(Pass& pass, Garbage& garbage) {
-  Replay run(pass, garbage);
+void replay_everything(Pass& pass) {
+  Replay run(pass);
   run.plan_everything();
   run.run();
 }

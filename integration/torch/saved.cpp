@@ -56,8 +56,7 @@ void Pass::begin_backward() {
   if (backward_seen_.exchange(true)) return;
   note(Mark::kForwardEnd, 0);
   if (!options_.verify) return;
-  Garbage garbage;
-  replay_everything(*this, garbage);
+  replay_everything(*this);
 }
 
 void Pass::fetched_kept() {
@@ -83,13 +82,13 @@ c10::Storage Pass::fetch(int32_t id) {
     if (it != plan->groups.end() && nth < it->second.size()) group = &plan->plan.groups[size_t(it->second[nth])];
   }
   note(Mark::kReplayBegin, id);
-  replay(*this, id, group, garbage);
+  replay(*this, id, group);
   if (group)
     for (int32_t s : group->sources) { values_[size_t(s)].reads_left--; let_go_if_unneeded(s, garbage); }
   garbage.clear();
   note(Mark::kReplayEnd, id);
   auto s = available(id);
-  TORCH_CHECK(s.has_value(), "reprise: replaying did not bring back Value ", id, "; please report this with REPRISE_LOG=debug");
+  TORCH_CHECK(s.has_value(), "reprise: replaying did not bring back Value ", id, "; please report this");
   return *s;
 }
 

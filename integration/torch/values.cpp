@@ -262,7 +262,6 @@ void Pass::poll_gone() {
     const bool over = v.next >= 0 || v.outside || v.storage.expired();
     if (!over && !(v.held && !v.held_is_private && v.held.use_count() == 1)) { i++; continue; }
     if (!v.outside && v.next < 0) note(Mark::kGone, watched_[i]);
-    v.gone = true;
     watched_[i] = watched_.back();
     watched_.pop_back();
   }
