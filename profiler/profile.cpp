@@ -195,12 +195,31 @@ int64_t Profile::flops() const {
   return sum;
 }
 
-Profile refine(const Profile& profile, const Trace& later) {
-  ProfileData d = profile.data();
+namespace {
+
+void require_same_step(const ProfileData& d, const Trace& later) {
   if (later.signature != d.trace_signature)
     throw std::invalid_argument("refine: Trace signature is " + std::to_string(later.signature) + ", the Profile's is " + std::to_string(d.trace_signature));
   if (later.ops.size() != d.ops.size())
     throw std::invalid_argument("refine: Trace has " + std::to_string(later.ops.size()) + " ops, the Profile has " + std::to_string(d.ops.size()));
+}
+
+}  // namespace
+
+Profile settled(const Profile& first, const Trace& later) {
+  require_same_step(first.data(), later);
+  ProfileData d = Reducer(later).run();
+  for (size_t o = 0; o < d.ops.size(); o++) {
+    if (d.ops[o].replay_seconds > 0) continue;
+    d.ops[o].replay_seconds = first.ops()[o].replay_seconds;
+    d.replay_samples[o] = first.data().replay_samples[o];
+  }
+  return Profile(std::move(d));
+}
+
+Profile refine(const Profile& profile, const Trace& later) {
+  ProfileData d = profile.data();
+  require_same_step(d, later);
   for (size_t o = 0; o < d.ops.size(); o++) {
     if (later.ops[o].forward_seconds > 0) {
       add_sample(d.samples[o], later.ops[o].forward_seconds);

@@ -108,4 +108,7 @@ class Profile {
 // Medians of seconds over several Passes of equal signature; replay seconds learned where `later` replayed. Everything else stays as it was.
 Profile refine(const Profile& profile, const Trace& later);
 
+// The step as `later` saw it: its lifetimes and seconds; replay seconds of `first` where `later` replayed nothing. Throws like refine().
+Profile settled(const Profile& first, const Trace& later);
+
 }  // namespace reprise

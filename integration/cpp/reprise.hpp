@@ -5,9 +5,11 @@
 //   std::cout << reprise::report();
 //
 // Errors: std::invalid_argument for bad arguments (naming argument, value and limit): training goes on as before. Out of memory under the cap is
-// c10::OutOfMemoryError with what was asked, live, reserved, the cap and the smallest budget known to work.
+// reprise::Infeasible, with what was asked, live, reserved, the cap, who holds most and the smallest budget that works.
 // Threads: every function may be called from any thread.
 #pragma once
+
+#include <c10/util/Exception.h>
 
 #include <cstdint>
 #include <string>
@@ -24,6 +26,13 @@ struct Options {
   std::string policy = "auto";            // "none", "full", "chunks(C)", "chunks(C, hold_inside=False)", "sqrt", "per_block", "auto", "random(SEED)"
   std::vector<std::string> exclude;       // Regions (shell patterns) in which nothing is dropped
   bool verify = false;                    // replay everything once and compare bit for bit
+};
+
+// The budget cannot be met: thrown from the operator, or from backward(), that found out. The program may catch it and take a smaller step.
+class Infeasible : public c10::OutOfMemoryError {
+ public:
+  Infeasible(std::string text, int64_t smallest_budget_bytes);
+  int64_t smallest_budget = 0;            // bytes of one that the simulator completed; 0: not known
 };
 
 using NamedStorages = std::vector<std::pair<std::string, c10::StorageImpl*>>;

@@ -5,7 +5,9 @@
 #include <nanobind/stl/vector.h>
 
 #include "integration/cpp/reprise.hpp"
+#include "integration/python/infeasible.hpp"
 #include "integration/torch/engine.hpp"
+#include "integration/torch/infeasible.hpp"
 #include "policy/budget.hpp"
 #include "policy/plan.hpp"
 #include "profiler/profile.hpp"
@@ -13,6 +15,7 @@
 namespace nb = nanobind;
 
 NB_MODULE(_core, m) {
+  reprise::engine::set_infeasible_thrower(&reprise::python::throw_infeasible);
   m.def("install", &reprise::install);
   m.def("installed", &reprise::engine::installed);
   m.def("auto_checkpoint", [](const std::vector<std::pair<std::string, uintptr_t>>& parameters, const std::string& budget, const std::string& policy,

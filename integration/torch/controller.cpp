@@ -4,16 +4,21 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <tuple>
 
 #include "allocator/caching_allocator.hpp"
 #include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/engine_internal.hpp"
+#include "integration/torch/infeasible.hpp"
 #include "integration/torch/planning.hpp"
 #include "policy/planner.hpp"
+#include "profiler/gradients.hpp"
 
 namespace reprise::engine {
 namespace {
+
+constexpr int kMaxVariants = 4;   // of one kind of Pass: nothing left behind, gradients, optimizer state, and one more
 
 int64_t live_bytes() { return static_cast<int64_t>(cpu_core().statistics().live_bytes); }
 
@@ -53,6 +58,8 @@ void Controller::enable(Config config, const std::vector<Parameter>& parameters)
   std::lock_guard<std::mutex> lock(mutex_);
   config_ = std::move(config);
   known_.clear();
+  generation_++;
+  caught.clear();
   regions_of_.clear();
   regions_.assign(1, "");
   std::unordered_map<std::string, int32_t> index{{"", 0}};
@@ -68,6 +75,8 @@ void Controller::disable() {
   std::lock_guard<std::mutex> lock(mutex_);
   enabled_ = false;
   known_.clear();
+  generation_++;
+  caught.clear();
   regions_of_.clear();
 }
 
@@ -86,31 +95,83 @@ std::shared_ptr<Pass> Controller::begin_pass() {
   return pass;
 }
 
+std::optional<Known> Controller::known(uint64_t first_operator) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto it = known_.find(first_operator);
+  return it == known_.end() ? std::nullopt : std::optional<Known>(it->second);
+}
+
+void Controller::store(uint64_t first_operator, const Known& known, uint64_t generation) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (generation != generation_) return;
+  auto it = known_.find(first_operator);
+  if (it != known_.end()) it->second = known;
+}
+
+std::pair<uint64_t, Known> Controller::find(uint64_t key, int64_t start_live_bytes) {
+  for (int variant = 0; variant < kMaxVariants; variant++) {
+    const Known& here = known_[key];
+    const bool left_much = here.profile && here.appearing_bytes > here.profile->saved_bytes() / 50;
+    // Three quarters: some of it may have been freed meanwhile, and other things may have been made.
+    if (!left_much || start_live_bytes < here.learned_start_bytes + here.appearing_bytes / 4 * 3) return {key, here};
+    const uint64_t next = (key ^ 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
+    if (!known_.count(next)) {
+      Known& derived = known_[next];
+      derived.profile = std::make_shared<const Profile>(with_gradients_resident(*here.profile));
+      derived.match = here.match;
+      if (here.planned_limit == INT64_MAX) derived.following = here.following, derived.planned_limit = INT64_MAX;
+      derived.learned_start_bytes = start_live_bytes;
+      derived.learning = false;
+      derived.did_not_fit = here.did_not_fit;
+      derived.first_refused = here.first_refused;
+      derived.learning_seconds = here.learning_seconds;
+      derived.learning_peak_bytes = here.learning_peak_bytes;
+    }
+    key = next;
+  }
+  return {key, known_[key]};
+}
+
 void Controller::choose(Pass& pass, uint64_t first_operator) {
   Config config;
-  Known* known = nullptr;
+  Known known;
+  uint64_t generation = 0;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     config = config_;
-    known = &known_[first_operator];   // map nodes stay where they are
-    last_known_ = first_operator;
+    generation = generation_;
+    std::tie(pass.key, known) = find(first_operator, pass.start_live_bytes);
+    last_known_ = pass.key;
   }
+  if (known.profile && !known.learning && !config.verify && needs_new_plan(known, config, pass.start_live_bytes)) make_plan(known, pass.start_live_bytes);
+  known.passes++;
+  store(pass.key, known, generation);
   PassOptions options;
   options.verify = config.verify;
-  options.fingerprint = config.verify || known->learning;
-  options.trace = known->learning;
+  options.fingerprint = config.verify || known.learning;
+  options.trace = known.learning;
+  const int64_t room = config.budget_bytes > 0 ? std::max<int64_t>(0, config.budget_bytes - pass.start_live_bytes) : int64_t{1} << 30;
+  options.copy_input_bytes = std::min<int64_t>(options.copy_input_bytes, room / 32);
   if (!keeps_everything(config)) {
     options.unplanned = PassOptions::Unplanned::kGroups;
-    const int64_t room = config.budget_bytes > 0 ? config.budget_bytes - pass.start_live_bytes : int64_t{1} << 30;
-    options.group_bytes = std::max<int64_t>(int64_t{1} << 20, room / 16);
+    options.group_bytes = std::max<int64_t>(int64_t{16} << 10, room / 16);
   }
-  if (known->profile && !known->learning && !config.verify) {
-    const int64_t limit = config.budget_bytes > 0 ? std::max<int64_t>(1, config.budget_bytes - pass.start_live_bytes - unplanned_bytes()) : 0;
-    if (needs_new_plan(*known, limit)) make_plan(*known, limit);
-    options.following = known->following;
-  }
-  known->passes++;
+  if (known.profile && !known.learning && !config.verify) options.following = known.following;
+  if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
+  if (known.learning && config.budget_bytes > 0) pass.may_overflow();
   pass.set_options(std::move(options));
+}
+
+void Controller::raise_if_infeasible(uint64_t first_operator) {
+  Known known;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto it = known_.find(first_operator);
+    if (it == known_.end() || !it->second.raise) return;
+    it->second.raise = false;
+    known = it->second;
+  }
+  throw_infeasible(known.first_refused + "; " + known.infeasible, known);
 }
 
 void Controller::finished(const std::shared_ptr<Pass>& pass) {
@@ -118,26 +179,31 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
   const bool with_backward = pass->backward_seen();
   pass->stop_recording();
   if (!with_backward || !enabled() || pass->wants_choice()) return;
-  Known* known = nullptr;
+  uint64_t generation = 0;
+  std::optional<Known> known;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    auto it = known_.find(pass->key);
-    if (it == known_.end()) return;
-    known = &it->second;
+    generation = generation_;
+    if (auto it = known_.find(pass->key); it != known_.end()) known = it->second;
   }
-  if (pass->options().trace) { learn(pass, *known); return; }
-  if (!pass->options().following) return;
-  if (pass->plan_held()) {
+  if (!known) return;
+  if (known->learning && pass->options().trace && !pass->options().following) {
+    learn(pass, *known);
+  } else if (!pass->options().following) {
+    return;
+  } else if (pass->plan_held()) {
     known->breaks = 0;
     known->measured_peak_bytes = pass->peak_bytes;
     known->predicted_peak_bytes = pass->options().following->plan.predicted_live_bytes;
     known->measured_seconds = now_seconds() - pass->started_seconds;
-    return;
+    if (pass->options().trace) settle(pass, *known);
+  } else if (++known->breaks <= 3) {
+    known->learning = true;   // the step changed: learn it anew, but not for ever
   }
-  if (++known->breaks <= 3) known->learning = true;   // the step changed: learn it anew, but not for ever
+  store(pass->key, *known, generation);
 }
 
-void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) {
+Trace Controller::trace_of(const Pass& pass) const {
   std::unordered_map<c10::StorageImpl*, int32_t> regions_of;
   std::vector<std::string> regions;
   {
@@ -145,11 +211,15 @@ void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) {
     regions_of = regions_of_;
     regions = regions_;
   }
+  Trace trace = pass.trace(regions_of, std::move(regions));
+  exclude_regions(trace, config().exclude);
+  return trace;
+}
+
+void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) const {
   if (pass->caught_something()) return;   // R11: the next Pass keeps what was written unseen, and is learned instead
   try {
-    Trace trace = pass->trace(regions_of, std::move(regions));
-    exclude_regions(trace, config().exclude);
-    known.profile = Profile::from_trace(trace);
+    known.profile = std::make_shared<const Profile>(Profile::from_trace(trace_of(*pass)));
   } catch (const std::exception& e) {   // never the training's problem
     std::fprintf(stderr, "reprise: this step cannot be planned (%s); saved tensors are %s\n", e.what(), keeps_everything(config()) ? "kept" : "dropped in groups");
     known.breaks = 4;
@@ -158,15 +228,39 @@ void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) {
   }
   known.match = pass->matches();
   known.learning = false;
+  known.settled = false;
+  known.learned_start_bytes = pass->start_live_bytes;
+  known.appearing_bytes = reprise::appearing_bytes(*known.profile);
   known.learning_seconds = known.profile->data().pass_seconds;
   known.learning_peak_bytes = pass->peak_bytes;
   known.following.reset();
   known.planned_limit = -1;
+  known.did_not_fit = pass->overflowed();
+  if (!known.did_not_fit) return;
+  known.first_refused = out_of_memory_text(overflow::first_asked_bytes());
+  make_plan(known, pass->start_live_bytes);   // raises, if no Plan fits either
 }
 
-void Controller::make_plan(Known& known, int64_t limit_bytes) {
+// The first Pass under a Plan was measured too: with warm caches, and with what the learning Pass left behind in its place.
+void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) const {
+  known.settled = true;
+  try {
+    known.profile = std::make_shared<const Profile>(reprise::settled(*known.profile, trace_of(*pass)));
+    known.learned_start_bytes = pass->start_live_bytes;
+    known.appearing_bytes = reprise::appearing_bytes(*known.profile);
+    known.planned_limit = -1;
+  } catch (const std::exception& e) {   // the Profile there is stays good
+    std::fprintf(stderr, "reprise: the second look at this step is not used (%s)\n", e.what());
+  }
+}
+
+void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   const double began = now_seconds();
   Config config = this->config();
+  cpu_core().trim();   // what is free now and was not live at the start is no part of what a Plan cannot change
+  known.unplanned_bytes = unplanned_bytes();
+  const int64_t beside = start_live_bytes + known.unplanned_bytes;
+  const int64_t limit_bytes = config.budget_bytes > 0 ? std::max<int64_t>(1, config.budget_bytes - beside) : 0;
   PlanResult result;
   try {
     result = plan_for(*known.profile, config, limit_bytes);
@@ -177,6 +271,9 @@ void Controller::make_plan(Known& known, int64_t limit_bytes) {
   known.planned_limit = limit_bytes;
   known.infeasible = result.infeasible;
   known.smallest_limit_bytes = result.smallest_limit_bytes;
+  known.smallest_budget_bytes = result.smallest_limit_bytes > 0 ? smallest_budget_for(known, beside, result.smallest_limit_bytes) : 0;
+  // A learning Pass that fitted is proof that the step does, whatever the planner found.
+  known.raise = known.did_not_fit && known.smallest_budget_bytes > 0;
   known.following = result.plan ? Following::of(std::move(*result.plan), known.match) : nullptr;
   if (config.log > 0 && known.following) {
     const Plan& p = known.following->plan;
@@ -196,14 +293,15 @@ std::optional<Known> Controller::last_known() const {
 void Controller::replace_plan(Plan plan) {
   plan.validate();
   std::lock_guard<std::mutex> lock(mutex_);
+  bool found = false;
   for (auto& [key, known] : known_) {
     if (!known.profile || known.profile->data().trace_signature != plan.trace_signature) continue;
     check_plan(plan, *known.profile);
     known.planned_limit = INT64_MAX;   // the user's choice stays until auto_checkpoint is called again
-    known.following = Following::of(std::move(plan), known.match);
-    return;
+    known.following = Following::of(plan, known.match);
+    found = true;
   }
-  throw std::invalid_argument("argument plan: it was made for a step with signature " + std::to_string(plan.trace_signature) +
+  if (!found) throw std::invalid_argument("argument plan: it was made for a step with signature " + std::to_string(plan.trace_signature) +
                               ", which none of the " + std::to_string(known_.size()) + " steps seen so far has");
 }
 
@@ -222,7 +320,8 @@ size_t Controller::revoke(size_t bytes) {
   size_t freed = 0;
   for (auto& weak : alive_) {
     if (freed >= bytes) break;
-    if (auto p = weak.lock()) freed += p->revoke(bytes - freed);
+    // A Pass that went to the temporary file stays there: it will be refused or planned anew, and making its Values again and again only takes longer.
+    if (auto p = weak.lock(); p && !p->overflowed()) freed += p->revoke(bytes - freed);
   }
   return freed;
 }

@@ -1,6 +1,7 @@
 // Controller: the one process-wide registry. It knows whether reprise is on, under which budget and policy, what was learned, and which Plan a Pass follows.
 //
 // Threads: every member is safe to call from any thread; its mutex is never held while a Pass's mutex is asked for, nor while planning.
+// Learning and planning work on a copy of a Known and store it if nobody called enable() or disable() meanwhile.
 #pragma once
 
 #include <atomic>
@@ -30,18 +31,27 @@ struct Config {
   std::vector<std::string> exclude;  // Regions (shell patterns) in which nothing is dropped
 };
 
-// One kind of Pass that was seen: told apart by the operator and shapes it begins with.
+// One kind of Pass that was seen: told apart by the operator and shapes it begins with, and by whether what the learned Pass left behind (gradients,
+// then optimizer state) is there from the start. A plain value: the Controller's own copy is under its mutex.
 struct Known {
-  std::optional<Profile> profile;
+  std::shared_ptr<const Profile> profile;
   std::vector<uint64_t> match;
+  int64_t learned_start_bytes = 0;   // live at the start of the Pass it was learned from
+  int64_t appearing_bytes = 0;       // gradients that were not there before its backward
+  bool settled = false;              // false: derived, or learned from a first, cold Pass; the next Pass under its Plan is measured again
   std::shared_ptr<const Following> following;
   int64_t planned_limit = -1;        // limit_bytes of `following`
+  int64_t unplanned_bytes = 0;       // what the core held beside live bytes when it was made
   int breaks = 0;                    // times in a row that a Pass left its Trace
   int64_t passes = 0;
   bool learning = true;
   double plan_seconds = 0;
   std::string infeasible;            // why no Plan fits, or ""
   int64_t smallest_limit_bytes = 0;  // set with infeasible
+  int64_t smallest_budget_bytes = 0; // the same as a budget
+  bool did_not_fit = false;          // the learning Pass needed the temporary file
+  std::string first_refused;         // then: what was asked for first, and how full the budget was
+  bool raise = false;                // Infeasible is due
   int64_t measured_peak_bytes = 0;   // above the start, of the last Pass that followed the Plan
   int64_t predicted_peak_bytes = 0;  // written down before that Pass
   double measured_seconds = 0;       // of that Pass
@@ -61,16 +71,23 @@ class Controller {
   std::shared_ptr<Pass> begin_pass();
   void choose(Pass& pass, uint64_t first_operator);   // called before the first Op runs; no mutex held
   void finished(const std::shared_ptr<Pass>& pass);   // learns; no mutex held
+  void raise_if_infeasible(uint64_t first_operator);  // throws Infeasible once it is known that no Plan fits
   void write_is_coming(const at::Tensor& tensor);     // R7, for operators that are not recorded
   size_t revoke(size_t bytes);                        // pressure
 
   // What the report is made of: the kind of Pass seen last.
   std::optional<Known> last_known() const;
+  std::optional<Known> known(uint64_t first_operator) const;
   void replace_plan(Plan plan);                       // apply(): throws std::invalid_argument if it was made for another Trace
 
  private:
-  void learn(const std::shared_ptr<Pass>& pass, Known& known);
-  void make_plan(Known& known, int64_t limit_bytes);
+  std::pair<uint64_t, Known> find(uint64_t first_operator, int64_t start_live_bytes);   // under the mutex
+  void learn(const std::shared_ptr<Pass>& pass, Known& known) const;
+  void settle(const std::shared_ptr<Pass>& pass, Known& known) const;
+  Trace trace_of(const Pass& pass) const;
+  void make_plan(Known& known, int64_t start_live_bytes) const;
+  // Stores what a slow part worked out on a copy, unless enable() or disable() came between.
+  void store(uint64_t first_operator, const Known& known, uint64_t generation);
 
   mutable std::mutex mutex_;
   std::atomic<bool> enabled_{false};
@@ -78,6 +95,7 @@ class Controller {
   std::unordered_map<c10::StorageImpl*, int32_t> regions_of_;
   std::vector<std::string> regions_{""};
   std::map<uint64_t, Known> known_;
+  uint64_t generation_ = 0;                           // of known_: counts enable() and disable()
   uint64_t last_known_ = 0;
   std::vector<std::weak_ptr<Pass>> alive_;
 };

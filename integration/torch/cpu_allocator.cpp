@@ -11,12 +11,14 @@
 #include <cstring>
 
 #include "allocator/host/host_device.hpp"
+#include "integration/torch/overflow.hpp"
 
 namespace reprise {
 
 namespace {
 
 std::atomic<std::string (*)(std::size_t)> out_of_memory_text{nullptr};
+std::atomic<void (*)(void*, long long)> overflow_outlet{nullptr};
 
 std::string amount(std::size_t bytes) {
   char text[64];
@@ -47,8 +49,25 @@ void report(void* pointer, std::int64_t change) {
   c10::reportMemoryUsageToProfiler(pointer, change, now.live_bytes, now.reserved_bytes, c10::Device(c10::DeviceType::CPU));
 }
 
+// From the temporary file where that is allowed; the change is told as the core tells its own.
+void* take_overflow(std::size_t bytes) {
+  void* const pointer = overflow::allowed() ? overflow::allocate(bytes) : nullptr;
+  if (pointer == nullptr) throw_out_of_memory(bytes);
+  if (const auto tell = overflow_outlet.load(std::memory_order_acquire)) tell(pointer, static_cast<long long>(bytes));
+  return pointer;
+}
+
+bool give_overflow_back(void* pointer) {
+  const std::size_t bytes = overflow::size_of(pointer);
+  if (bytes == 0) return false;
+  if (const auto tell = overflow_outlet.load(std::memory_order_acquire)) tell(pointer, -static_cast<long long>(bytes));
+  if (c10::memoryProfilingEnabled()) report(pointer, -static_cast<std::int64_t>(bytes));
+  return overflow::deallocate(pointer);
+}
+
 void give_back(void* pointer) {
   if (pointer == nullptr) return;
+  if (overflow::live_bytes() > 0 && give_overflow_back(pointer)) return;
   if (!c10::memoryProfilingEnabled()) return cpu_core().deallocate(pointer);
   const auto bytes = static_cast<std::int64_t>(cpu_core().size_of(pointer));
   cpu_core().deallocate(pointer);
@@ -60,8 +79,8 @@ class CpuAllocator final : public c10::Allocator {
   c10::DataPtr allocate(std::size_t bytes) override {
     const c10::Device cpu(c10::DeviceType::CPU);
     if (bytes == 0) return {nullptr, nullptr, &give_back, cpu};
-    void* const pointer = cpu_core().allocate(bytes);
-    if (pointer == nullptr) throw_out_of_memory(bytes);
+    void* pointer = cpu_core().allocate(bytes);
+    if (pointer == nullptr) pointer = take_overflow(bytes);
     if (c10::memoryProfilingEnabled()) report(pointer, static_cast<std::int64_t>(bytes));
     return {pointer, pointer, &give_back, cpu};
   }
@@ -101,6 +120,8 @@ bool install_cpu_allocator() {
 }
 
 bool cpu_allocator_installed() { return c10::GetCPUAllocator() == cpu_allocator(); }
+
+void set_overflow_outlet(void (*tell)(void* pointer, long long change)) { overflow_outlet.store(tell, std::memory_order_release); }
 
 void set_out_of_memory_text(std::string (*text)(std::size_t asked_bytes)) { out_of_memory_text.store(text, std::memory_order_release); }
 

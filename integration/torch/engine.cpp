@@ -13,6 +13,7 @@
 
 #include "integration/torch/controller.hpp"
 #include "integration/torch/engine_internal.hpp"
+#include "integration/torch/infeasible.hpp"
 
 namespace reprise::engine {
 
@@ -56,7 +57,11 @@ struct Handle final : SavedVariableHooks {
     ask_for_end();
     if (value < 0) { pass->fetched_kept(); return kept; }
     c10::InferenceMode no_inference(false);
-    return geometry.over(pass->fetch(value));
+    try {
+      return geometry.over(pass->fetch(value));
+    } catch (const c10::OutOfMemoryError& error) {
+      convert(error, pass.get());
+    }
   }
 
  private:
@@ -70,7 +75,9 @@ struct Handle final : SavedVariableHooks {
       auto p = weak.lock();
       if (!p) return;
       p->end_of_task(task, kept_graph);
-      if (p->idle()) Controller::get().finished(p);
+      if (!p->idle()) return;
+      Controller::get().finished(p);
+      Controller::get().raise_if_infeasible(p->key);
     });
   }
   bool saved_ = false;
@@ -107,7 +114,7 @@ std::unique_ptr<SavedVariableHooks> our_hooks() {
   return std::make_unique<Handle>(t.pass);
 }
 
-void on_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   const auto after = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, c10::DispatchKey::Fake);
   c10::impl::ExcludeDispatchKeyGuard below(c10::DispatchKey::Fake);
   ThreadState& t = thread_state();
@@ -121,7 +128,10 @@ void on_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch:
   if (facts.only_views) { op.redispatchBoxed(after, stack); return; }
   if (Controller::get().enabled() && pass->recording() && !pass->backward_seen() && current_task() < 0) {
     std::shared_ptr<Pass> alive = t.pass;   // the kernel may start another Pass on this thread
-    if (pass->wants_choice()) pass->choose(facts, *stack);
+    if (pass->wants_choice()) {
+      pass->choose(facts, *stack);
+      Controller::get().raise_if_infeasible(pass->key);
+    }
     pass->run_and_record(op, facts, after, stack);
     return;
   }
@@ -135,6 +145,14 @@ void on_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch:
     }
   }
   op.redispatchBoxed(after, stack);
+}
+
+void on_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  try {
+    handle_operator(op, keys, stack);
+  } catch (const c10::OutOfMemoryError& error) {
+    convert(error, thread_state().pass.get());
+  }
 }
 
 #if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 15

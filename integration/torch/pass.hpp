@@ -29,6 +29,7 @@
 
 #include "integration/torch/conditions.hpp"
 #include "integration/torch/operator_facts.hpp"
+#include "integration/torch/overflow.hpp"
 #include "integration/torch/tensor_view.hpp"
 #include "policy/plan.hpp"
 #include "profiler/trace.hpp"
@@ -112,6 +113,7 @@ class Caught {
  public:
   void add(uint64_t place);
   bool has(uint64_t place) const;
+  void clear();
   size_t size() const { return count_.load(std::memory_order_relaxed); }
 
  private:
@@ -125,6 +127,7 @@ struct PassOptions {
   enum class Unplanned : uint8_t { kKeep, kGroups };  // what to do with saved Values that no Plan speaks of
   Unplanned unplanned = Unplanned::kKeep;
   int64_t group_bytes = 64 << 20;  // kGroups: a Group closes when it has dropped so much
+  int64_t copy_input_bytes = 4 << 20;  // fingerprint: so much of the inputs is copied (R11)
   bool trace = false;              // write events for a Profile
   bool fingerprint = false;        // R11
   bool verify = false;             // replay everything once and compare (REPRISE_VERIFY)
@@ -140,9 +143,12 @@ extern Counters counters;
 // Storages let go of under the mutex and destroyed after it: their last owner may be a Python object.
 using Garbage = std::vector<c10::Storage>;
 
+class Replay;
+
 class Pass {
  public:
   explicit Pass(PassOptions options);
+  ~Pass();
 
   // ---- recording (recorder.cpp) ----
   void run_and_record(const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack);
@@ -165,6 +171,8 @@ class Pass {
   bool wants_choice() const { return !chosen_; }
   void choose(const OperatorFacts& first, const torch::jit::Stack& stack);   // which Plan to follow, at the first Op
   void set_options(PassOptions options);
+  void may_overflow();                            // what the cap has no room for goes to a temporary file until the Pass is finished
+  bool overflowed() const { return overflow_peak_bytes_ >= 0 && overflow::peak_bytes() > size_t(overflow_peak_bytes_); }
   size_t revoke(size_t bytes);                    // pressure: lets go of kept Values that can be replayed; returns bytes freed
 
   // ---- after it (trace_writer.cpp) ----
@@ -226,6 +234,8 @@ class Pass {
   std::atomic<int> task_{-1};
   bool chosen_ = false;
   bool caught_ = false;     // R11 found an unseen write
+  int64_t overflow_peak_bytes_ = -1;   // of the temporary file when it was allowed; -1: it was not
+  Replay* running_ = nullptr;
   std::atomic<std::thread::id> replaying_{};
 };
 

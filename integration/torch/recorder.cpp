@@ -254,9 +254,8 @@ void Pass::choose(const OperatorFacts& first, const torch::jit::Stack& stack) {
   uint64_t hash = first.hash;
   for (size_t i = stack.size() - first.writes.size(); i < stack.size(); i++)
     if (stack[i].isTensor() && stack[i].toTensor().defined() && !reason_not_plain(stack[i].toTensor())) mix_shape(hash, Geometry::of(stack[i].toTensor()));
-  key = hash;
   chosen_ = true;
-  Controller::get().choose(*this, hash);
+  Controller::get().choose(*this, hash);   // sets the key
 }
 
 void Pass::set_options(PassOptions options) {

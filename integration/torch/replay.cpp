@@ -20,9 +20,11 @@ class Replay {
   ~Replay() {
     for (int32_t v : in_use_) pass_.values_[size_t(v)].in_use = false;
     pass_.replaying_ = std::thread::id{};
+    pass_.running_ = nullptr;
   }
 
-  bool plan_group(const Group& group) {
+  bool plan_group(int32_t trigger, const Group& group) {
+    trigger_ = trigger;
     for (int32_t s : group.sources)
       if (!pass_.available(s)) return false;
     for (int32_t o : group.ops)
@@ -35,6 +37,7 @@ class Replay {
 
   // Everything that `trigger` needs, back to what is there; retains the saved Values of its own group on the way.
   void plan_closure(int32_t trigger) {
+    trigger_ = trigger;
     std::vector<uint8_t> needed(pass_.ops_.size(), 0), seen(pass_.values_.size(), 0);
     std::vector<int32_t> todo;
     auto want = [&](int32_t v) {
@@ -61,6 +64,21 @@ class Replay {
     count_uses();
   }
 
+  // Everything that no Op still to come reads, and that is not what was asked for. Frees at once: nothing here was ever seen by Python.
+  size_t give_up(size_t bytes) {
+    size_t freed = 0;
+    for (auto it = fresh_.begin(); it != fresh_.end() && freed < bytes;) {
+      const bool spare = it->first != trigger_ && uses_[it->first] == 0 && retain_.count(it->first) && it->second.use_count() == 1;
+      if (!spare) { ++it; continue; }
+      freed += it->second.nbytes();
+      counters.revoked++;
+      counters.revoked_bytes += int64_t(it->second.nbytes());
+      retain_.erase(it->first);
+      it = fresh_.erase(it);
+    }
+    return freed;
+  }
+
   void plan_everything() {
     from_scratch_ = true;
     for (size_t o = 0; o < pass_.ops_.size(); o++) if (!pass_.ops_[o].opaque_reason) order_.push_back(int32_t(o));
@@ -71,6 +89,7 @@ class Replay {
     c10::impl::ExcludeDispatchKeyGuard no_recording(c10::DispatchKey::Fake);
     c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     at::AutoDispatchBelowADInplaceOrView below;
+    pass_.running_ = this;
     pass_.replaying_ = std::this_thread::get_id();
     counters.replays++;
     for (int32_t o : order_) run_op(o);
@@ -211,6 +230,7 @@ class Replay {
 
   Pass& pass_;
   bool from_scratch_ = false;
+  int32_t trigger_ = -1;
   std::vector<int32_t> order_, in_use_;
   std::unordered_set<int32_t> retain_;
   std::unordered_map<int32_t, int> uses_;
@@ -220,12 +240,14 @@ class Replay {
 
 void replay(Pass& pass, int32_t trigger, const Group* group) {
   Replay run(pass);
-  if (!group || !run.plan_group(*group)) {
+  if (!group || !run.plan_group(trigger, *group)) {
     counters.unplanned++;
     run.plan_closure(trigger);
   }
   run.run();
 }
+
+size_t give_up_retained(Replay& replay, size_t bytes) { return replay.give_up(bytes); }
 
 void replay_everything(Pass& pass) {
   Replay run(pass);

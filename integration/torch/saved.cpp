@@ -69,7 +69,7 @@ bool Pass::first_of_task(int task) { return task_.exchange(task) != task; }
 
 c10::Storage Pass::fetch(int32_t id) {
   Garbage garbage;   // released after the mutex
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   begin_backward();
   id = latest(id);
   poll_gone();
@@ -85,7 +85,9 @@ c10::Storage Pass::fetch(int32_t id) {
   replay(*this, id, group);
   if (group)
     for (int32_t s : group->sources) { values_[size_t(s)].reads_left--; let_go_if_unneeded(s, garbage); }
-  garbage.clear();
+  lock.unlock();
+  garbage.clear();   // a Source's last owner may be a Python object: not under the mutex, but still a part of the replay
+  lock.lock();
   note(Mark::kReplayEnd, id);
   auto s = available(id);
   TORCH_CHECK(s.has_value(), "reprise: replaying did not bring back Value ", id, "; please report this");
@@ -132,13 +134,20 @@ void Pass::close(Garbage& garbage) {
   recording_ = false;
   for (Value& v : values_) { v.reads_left = 0; let_go(v, garbage); }
   note(Mark::kPassEnd, 0);
+  if (overflow_peak_bytes_ >= 0 && !finished) overflow::allow(false);
   finished = true;
+}
+
+void Pass::may_overflow() {
+  overflow_peak_bytes_ = static_cast<int64_t>(overflow::peak_bytes());
+  overflow::allow(true);
 }
 
 size_t Pass::revoke(size_t bytes) {
   // Called from the allocator with none of its locks held; this thread may be inside one of our own replays, and then it owns the mutex already.
   std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
-  if (replaying_.load() != std::this_thread::get_id() && !lock.try_lock()) return 0;
+  const bool inside_replay = replaying_.load() == std::this_thread::get_id();
+  if (!inside_replay && !lock.try_lock()) return 0;
   std::vector<std::pair<double, int32_t>> order;
   for (size_t i = 0; i < values_.size(); i++) {
     const Value& v = values_[i];
@@ -158,6 +167,7 @@ size_t Pass::revoke(size_t bytes) {
     counters.revoked++;
     counters.revoked_bytes += v.bytes;
   }
+  if (inside_replay && freed < bytes) freed += give_up_retained(*running_, bytes - freed);
   return freed;
 }
 

@@ -15,6 +15,7 @@
 #include "integration/torch/controller.hpp"
 #include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/engine.hpp"
+#include "integration/torch/infeasible.hpp"
 #include "policy/budget.hpp"
 #include "policy/planner.hpp"
 #include "policy/schemes.hpp"
@@ -33,15 +34,6 @@ class EventOutlet final : public AllocationObserver {
 std::string mebibytes(int64_t bytes) {
   char text[64];
   std::snprintf(text, sizeof text, "%lld bytes (%.1f MiB)", static_cast<long long>(bytes), double(bytes) / 1048576.0);
-  return text;
-}
-
-std::string out_of_memory_text(std::size_t asked) {
-  const Statistics s = cpu_core().statistics();
-  std::string text = "reprise: out of memory under the budget: asked for " + mebibytes(int64_t(asked)) + ", live " + mebibytes(int64_t(s.live_bytes)) + ", reserved " +
-                     mebibytes(int64_t(s.reserved_bytes)) + ", cap " + mebibytes(int64_t(s.cap_bytes));
-  if (auto known = Controller::get().last_known(); known && known->smallest_limit_bytes > 0)
-    text += "; the smallest activation bytes found to work are " + mebibytes(known->smallest_limit_bytes) + " above what is live when the step starts";
   return text;
 }
 
@@ -70,6 +62,9 @@ int64_t budget_bytes(const std::string& budget) {
 
 }  // namespace
 
+Infeasible::Infeasible(std::string text, int64_t smallest_budget_bytes)
+    : c10::OutOfMemoryError({__func__, __FILE__, uint32_t(__LINE__)}, std::move(text)), smallest_budget(smallest_budget_bytes) {}
+
 int64_t device_bytes() { return std::min<int64_t>(int64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE), control_group_limit()); }
 
 bool install() {
@@ -80,7 +75,8 @@ bool install() {
   if (fresh) before_text = resident_text();
   cpu_core().set_observer(new EventOutlet);   // lives as long as the process, as the core does
   cpu_core().set_pressure([](std::size_t bytes) { return Controller::get().revoke(bytes); });
-  set_out_of_memory_text(&out_of_memory_text);
+  set_out_of_memory_text(&engine::out_of_memory_text);
+  set_overflow_outlet(&engine::trace_allocation);
   engine::install();
   return true;
 }
@@ -152,7 +148,7 @@ std::string report_json() {
   in.counters_json = counters_json();
   in.passes = engine::counters.passes;
   if (auto known = Controller::get().last_known()) {
-    in.profile = known->profile;
+    if (known->profile) in.profile = *known->profile;
     if (known->following) in.plan = known->following->plan;
     in.infeasible = known->infeasible;
     in.smallest_limit_bytes = known->smallest_limit_bytes;

@@ -15,6 +15,12 @@ void Caught::add(uint64_t place) {
   count_ = places_.size();
 }
 
+void Caught::clear() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  places_.clear();
+  count_ = 0;
+}
+
 bool Caught::has(uint64_t place) const {
   std::lock_guard<std::mutex> lock(mutex_);
   return places_.count(place) != 0;
@@ -44,6 +50,10 @@ Pass::Pass(PassOptions options) : options_(std::move(options)) {
   values_.reserve(2048);
   if (options_.trace) events_.reserve(1 << 14);
   started_seconds = now_seconds();
+}
+
+Pass::~Pass() {
+  if (overflow_peak_bytes_ >= 0 && !finished) overflow::allow(false);
 }
 
 int32_t Pass::value_of(const at::Tensor& tensor) const {
@@ -82,7 +92,7 @@ int32_t Pass::value_or_outside(const at::Tensor& tensor, uint64_t place) {
   v.version = Version::of(tensor);
   v.place = place;
   // An input small enough is copied while we learn, and always once a write to it was caught: numpy may refill it before backward (R11).
-  const bool may_copy = options_.fingerprint && !tensor.requires_grad() && copied_input_bytes_ + v.bytes <= kCopyInputBytes;
+  const bool may_copy = options_.fingerprint && !tensor.requires_grad() && copied_input_bytes_ + v.bytes <= options_.copy_input_bytes;
   const bool copy = (caught.size() && caught.has(place)) || may_copy;
   if (copy && v.bytes > 0) {
     copied_input_bytes_ += v.bytes;

@@ -62,6 +62,7 @@ def test_impossible_spike_raises_and_the_next_step_works(model):
     start, added = plain_peak(model, 64)
     budget = int(1.05 * (start + added))
     reprise.auto_checkpoint(model, budget)
+    reprise.reset_peaks()
     for _ in range(3):
         step_alone(model, 64)
     with pytest.raises(reprise.Infeasible) as caught:

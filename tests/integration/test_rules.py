@@ -333,6 +333,7 @@ def test_r9_infeasible_says_what_would_do(stack):
     assert smallest > budget
     del caught
     stack.zero_grad()
+    reprise.reset_peaks()
     learn(stack, smallest, "auto", steps=3)
     assert reprise.memory_stats()["peak_reserved_bytes"] <= smallest
 

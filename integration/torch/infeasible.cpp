@@ -1,0 +1,71 @@
+#include "integration/torch/infeasible.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+
+#include "integration/cpp/reprise.hpp"
+#include "integration/torch/cpu_allocator.hpp"
+#include "integration/torch/planning.hpp"
+#include "policy/planner.hpp"
+
+namespace reprise::engine {
+namespace {
+
+void throw_in_cpp(const std::string& text, int64_t smallest_budget_bytes) { throw Infeasible(text, smallest_budget_bytes); }
+
+std::atomic<InfeasibleThrower> the_thrower{&throw_in_cpp};
+
+std::string mebibytes(int64_t bytes) {
+  char text[48];
+  std::snprintf(text, sizeof text, "%.1f MiB", double(bytes) / 1048576);
+  return text;
+}
+
+// "blocks.3.up 12.0 MiB, …": the three Regions with the most saved bytes.
+std::string holders(const Profile& profile) {
+  std::vector<RegionRow> rows = profile.regions();
+  std::stable_sort(rows.begin(), rows.end(), [](const RegionRow& a, const RegionRow& b) { return a.saved_bytes > b.saved_bytes; });
+  std::string text;
+  for (size_t i = 0; i < std::min<size_t>(3, rows.size()) && rows[i].saved_bytes > 0; i++)
+    text += (i ? ", " : "") + (rows[i].name.empty() ? std::string("the whole model") : rows[i].name) + " " + mebibytes(rows[i].saved_bytes);
+  return text;
+}
+
+// Asked for only after a failure: a Plan that fitted by its prediction has no smallest budget yet.
+int64_t smallest_budget(const Known& known) {
+  if (known.smallest_budget_bytes > 0 || !known.profile || known.planned_limit < 0 || known.planned_limit == INT64_MAX) return known.smallest_budget_bytes;
+  try {
+    return smallest_budget_for(known, Controller::get().config().budget_bytes - known.planned_limit, smallest_limit(*known.profile));
+  } catch (const std::exception&) {
+    return 0;
+  }
+}
+
+}  // namespace
+
+void set_infeasible_thrower(InfeasibleThrower thrower) { the_thrower = thrower; }
+
+std::string out_of_memory_text(std::size_t asked_bytes) {
+  const Statistics s = cpu_core().statistics();
+  return "reprise: out of memory under the budget: asked for " + std::to_string(asked_bytes) + " bytes (" + mebibytes(int64_t(asked_bytes)) + "), live " +
+         mebibytes(int64_t(s.live_bytes)) + ", reserved " + mebibytes(int64_t(s.reserved_bytes)) + ", cap " + mebibytes(int64_t(s.cap_bytes));
+}
+
+void throw_infeasible(std::string text, const Known& known) {
+  if (known.profile)
+    if (const std::string who = holders(*known.profile); !who.empty()) text += "; most saved bytes: " + who;
+  const int64_t smallest = smallest_budget(known);
+  text += smallest > 0 ? "; the smallest budget that the simulator completed is " + std::to_string(smallest) + " bytes (" + mebibytes(smallest) + ")"
+                       : std::string("; the smallest budget is not known: no such step was learned to its end");
+  the_thrower.load()(text, smallest);
+  throw Infeasible(text, smallest);
+}
+
+void convert(const c10::OutOfMemoryError& error, const Pass* pass) {
+  if (dynamic_cast<const Infeasible*>(&error)) throw;
+  std::optional<Known> known = pass ? Controller::get().known(pass->key) : std::nullopt;
+  throw_infeasible(error.what_without_backtrace(), known ? *known : Known{});
+}
+
+}  // namespace reprise::engine
