@@ -272,9 +272,10 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   known.infeasible = result.infeasible;
   known.smallest_limit_bytes = result.smallest_limit_bytes;
   known.smallest_budget_bytes = result.smallest_limit_bytes > 0 ? smallest_budget_for(known, beside, result.smallest_limit_bytes) : 0;
-  // A learning Pass that fitted is proof that the step does, whatever the planner found.
+  // A learning Pass that fitted is proof that the step does, whatever the planner found: then the same way again. A scheme asked for by name is followed.
   known.raise = known.did_not_fit && known.smallest_budget_bytes > 0;
-  known.following = result.plan ? Following::of(std::move(*result.plan), known.match) : nullptr;
+  const bool as_learned = known.smallest_budget_bytes > 0 && !known.did_not_fit && config.policy == "auto";
+  known.following = result.plan && !as_learned ? Following::of(std::move(*result.plan), known.match) : nullptr;
   if (config.log > 0 && known.following) {
     const Plan& p = known.following->plan;
     std::fprintf(stderr, "reprise: plan %s: %zu Values kept, %zu Groups, predicted peak %.1f MiB of %.1f MiB above the start, %.1f ms added, planned in %.0f ms\n",

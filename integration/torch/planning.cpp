@@ -28,13 +28,15 @@ PlanResult plan_for(const Profile& profile, const Config& config, int64_t limit_
     if (config.policy == "auto") result.plan = plan(profile, std::max<int64_t>(limit_bytes, 1));
     else result.plan = plan_scheme(profile, config.policy, limit_bytes);
   } catch (const InfeasibleLimit& e) {
-    result.infeasible = e.what();
-    result.smallest_limit_bytes = e.smallest_limit_bytes;
     // Not the plan that was asked for, but one that needs least: the cap itself is the allocator's, and it holds.
     try {
       result.plan = plan(profile, e.smallest_limit_bytes);
     } catch (const InfeasibleLimit&) {
       result.plan = plan_scheme(profile, "full");
+    }
+    if (result.plan->predicted_reserved_bytes > limit_bytes) {   // the search is no proof: the smallest it found may fit after all
+      result.infeasible = e.what();
+      result.smallest_limit_bytes = e.smallest_limit_bytes;
     }
   }
   if (config.policy != "auto" && limit_bytes > 0 && result.plan->predicted_reserved_bytes > limit_bytes)
