@@ -1,5 +1,5 @@
 // The same job in a program that knows nothing of reprise, to be trained inside a budget from outside:
-//   REPRISE=1 REPRISE_BUDGET=80MiB REPRISE_REPORT=report.txt LD_PRELOAD=…/libreprise.so unmodified 12 result.bin
+//   REPRISE_BUDGET=80MiB REPRISE_REPORT=report.txt LD_PRELOAD=…/libreprise.so unmodified 12 result.bin
 // usage: unmodified STEPS RESULT [FILE]   RESULT gets the bytes of all losses and of all final parameters.
 #include <cstdio>
 

@@ -48,7 +48,7 @@ def test_an_unmodified_program_through_the_shim(tmp_path):
     run(UNMODIFIED, STEPS, tmp_path / "counted.bin", loaded=tmp_path / "loaded-counted", LD_PRELOAD=SHIM, REPRISE=1, REPRISE_REPORT=tmp_path / "counted.json")
     memory = json.loads((tmp_path / "counted.json").read_text(encoding="utf-8"))["memory"]
     budget = int(0.72 * memory["peak_reserved_bytes"])
-    run(UNMODIFIED, STEPS, tmp_path / "budgeted.bin", loaded=tmp_path / "loaded-budgeted", LD_PRELOAD=SHIM, REPRISE=1, REPRISE_BUDGET=budget, REPRISE_REPORT=tmp_path / "budgeted.json")
+    run(UNMODIFIED, STEPS, tmp_path / "budgeted.bin", loaded=tmp_path / "loaded-budgeted", LD_PRELOAD=SHIM, REPRISE_BUDGET=budget, REPRISE_REPORT=tmp_path / "budgeted.json")
     plain = (tmp_path / "plain.bin").read_bytes()
     assert len(plain) > 4 * 3_000_000   # four losses and more than three million parameters
     assert (tmp_path / "counted.bin").read_bytes() == plain
@@ -62,9 +62,9 @@ def test_an_unmodified_program_through_the_shim(tmp_path):
     assert python_in(objects(tmp_path / "loaded-budgeted")) == []
 
 
-@pytest.mark.parametrize("value", ["0", ""])
-def test_the_shim_alone_does_nothing(tmp_path, value):
-    run(UNMODIFIED, 1, tmp_path / "result.bin", loaded=tmp_path / "loaded", LD_PRELOAD=SHIM, REPRISE=value, REPRISE_BUDGET="1MiB", REPRISE_REPORT=tmp_path / "report.json")
+@pytest.mark.parametrize("variables", [{"REPRISE": "0", "REPRISE_BUDGET": "1MiB"}, {}], ids=["switched off", "not asked for"])
+def test_the_shim_alone_does_nothing(tmp_path, variables):
+    run(UNMODIFIED, 1, tmp_path / "result.bin", loaded=tmp_path / "loaded", LD_PRELOAD=SHIM, REPRISE_REPORT=tmp_path / "report.json", **variables)
     assert SHIM.name in objects(tmp_path / "loaded")
     assert ADAPTER not in objects(tmp_path / "loaded")
     assert not (tmp_path / "report.json").exists()
