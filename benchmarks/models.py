@@ -180,6 +180,6 @@ def keeping_attention():
     return create_selective_checkpoint_contexts(policy)
 
 
-def wrap_blocks(bench, **options):
-    for index, block in enumerate(bench.stack):
-        bench.stack[index] = Checkpointed(block, **options)
+def wrap_blocks(stack, **options):
+    for index, block in enumerate(stack):
+        stack[index] = Checkpointed(block, **options)

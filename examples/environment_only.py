@@ -1,6 +1,6 @@
 """A training script that knows nothing of reprise. Run it inside a budget without changing a line:
 
-    REPRISE=1 REPRISE_BUDGET=120MiB REPRISE_REPORT=report.txt python examples/environment_only.py"""
+    REPRISE_BUDGET=120MiB REPRISE_REPORT=report.txt python examples/environment_only.py"""
 
 import torch
 import torch.nn as nn

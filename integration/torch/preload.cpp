@@ -1,5 +1,5 @@
 // libreprise.so, for LD_PRELOAD: links nothing of torch. Once libc10 is in the process it opens libreprise_torch.so, which lies next to
-// it, and calls reprise_install(). Does nothing unless REPRISE is set to something other than 0; says one line when it fails.
+// it, and calls reprise_install(). REPRISE=0 switches it off, any other value on; without one a REPRISE_BUDGET is enough. Says one line when it fails.
 //
 // When libc10 is there: at start for a program that is linked to torch; otherwise at the first dlopen after the one that brought it.
 // dlopen itself is a tail call, so that the loader still sees the caller's own search path.
@@ -58,13 +58,18 @@ void install_if_torch_is_there() noexcept {
   if (!settled.exchange(true)) install();
 }
 
+bool is_set(const char* text) noexcept { return text != nullptr && *text != '\0'; }
+
+bool wanted() noexcept {
+  const char* const asked = std::getenv("REPRISE");
+  return is_set(asked) ? std::strcmp(asked, "0") != 0 : is_set(std::getenv("REPRISE_BUDGET"));
+}
+
 __attribute__((constructor)) void start() noexcept {
-  const char* const wanted = std::getenv("REPRISE");
-  if (wanted == nullptr || *wanted == '\0' || std::strcmp(wanted, "0") == 0) {
+  if (wanted())
+    install_if_torch_is_there();
+  else
     settled.store(true);
-    return;
-  }
-  install_if_torch_is_there();
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <string_view>
 #include <torch/version.h>
 
 #include "allocator/caching_allocator.hpp"
@@ -184,10 +185,27 @@ keep::~keep() { engine::leave_keep(); }
 
 }  // namespace reprise
 
+namespace {
+
+// REPRISE_REPORT=FILE: the report is written when the program ends, as JSON where the name says so.
+void write_report() {
+  const char* const path = std::getenv("REPRISE_REPORT");
+  try {
+    std::ofstream file(path);
+    file << (std::string_view(path).ends_with(".json") ? reprise::report_json() : reprise::report());
+    if (!file.flush()) std::fprintf(stderr, "reprise: the report could not be written to %s\n", path);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "reprise: no report: %s\n", e.what());
+  }
+}
+
+}  // namespace
+
 // For the LD_PRELOAD shim: 0 on success. Never throws.
 extern "C" int reprise_install() {
   try {
     reprise::install();
+    if (const char* path = std::getenv("REPRISE_REPORT"); path && *path) std::atexit(&write_report);
     if (const char* budget = std::getenv("REPRISE_BUDGET"); budget && *budget) {
       reprise::Options options;
       if (const char* policy = std::getenv("REPRISE_POLICY")) options.policy = policy;

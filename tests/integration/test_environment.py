@@ -15,7 +15,7 @@ EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 def run(arguments, **variables):
     """A fresh process without any REPRISE variable but those given."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("REPRISE")}
-    environment.update({k: str(v) for k, v in variables.items()})
+    environment.update({"OMP_WAIT_POLICY": "passive", **{k: str(v) for k, v in variables.items()}})   # tests run side by side: no spinning
     return subprocess.run([sys.executable, *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
 
 

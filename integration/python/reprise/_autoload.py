@@ -4,8 +4,13 @@ import os
 import sys
 
 
+def wanted():
+    """REPRISE=0 switches everything off; a budget alone is enough to switch it on. The preload shim asks the same."""
+    return (os.environ.get("REPRISE") or ("1" if os.environ.get("REPRISE_BUDGET") else "0")) != "0"
+
+
 def load():
-    if os.environ.get("REPRISE", "0") != "1":
+    if not wanted():
         return
     try:
         from reprise import _core
