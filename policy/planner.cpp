@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "policy/bound.hpp"
 #include "policy/schemes.hpp"
 #include "policy/simulate.hpp"
 #include "profiler/json_document.hpp"
@@ -40,7 +41,10 @@ class Planner {
       starts.push_back(found.choice);   // the next attempt begins where this one ended
       if (taken) *taken = found.choice;
       if (!found.fits) break;
-      if (!options_.simulate || p.predicted_reserved_bytes <= room) return p;
+      if (!options_.simulate || p.predicted_reserved_bytes <= room) {
+        p.lower_bound_seconds = bound_.run(limit, p.added_seconds).seconds;
+        return p;
+      }
       target = std::min(target, p.predicted_live_bytes) - (p.predicted_reserved_bytes - room);
       if (target <= 0) break;
     }
@@ -59,6 +63,7 @@ class Planner {
   std::vector<Block> blocks_;
   Pricer pricer_;
   Search search_;
+  Bound bound_{instance_};
 };
 
 void check_limit(int64_t limit) {
