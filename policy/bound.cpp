@@ -10,11 +10,9 @@ namespace {
 size_t at(int32_t i) { return static_cast<size_t>(i); }
 }  // namespace
 
-Bound::Bound(const Instance& in, int32_t moments) : in_(in), cut_(0) {
+Bound::Bound(const Instance& in, int32_t most_moments) : in_(in), most_moments_(most_moments), cut_(0) {
   find_first_unpacks();
   fix_levels();
-  choose_moments(moments);
-  build();
 }
 
 void Bound::find_first_unpacks() {
@@ -29,51 +27,55 @@ bool Bound::is_charged(int32_t v, int32_t cell) const {
 
 // Every schedule has the program's own, Values that the program holds, those between their first unpack and their release, and what must be kept.
 void Bound::fix_levels() {
-  std::vector<int64_t> change(at(in_.time.cells) + 1), kept(change);
+  std::vector<int64_t> change(at(in_.time.cells) + 1);
   for (int32_t v = 0; v < in_.values(); v++) {
-    const auto add = [&](std::vector<int64_t>& to, int32_t from, int32_t end) { if (from < end) to[at(from)] += in_.bytes[at(v)], to[at(end)] -= in_.bytes[at(v)]; };
+    const auto add = [&](int32_t from, int32_t end) { if (from < end) change[at(from)] += in_.bytes[at(v)], change[at(end)] -= in_.bytes[at(v)]; };
     const int32_t gone = in_.time.gone[at(v)], released = std::min(in_.time.cells, in_.time.last_release[at(v)]);
-    add(change, in_.time.birth[at(v)], gone);
-    if (!in_.saved[at(v)]) continue;
-    add(change, in_.must_keep[at(v)] ? gone : std::max(gone, first_unpack_[at(v)]), released);
-    if (!in_.must_keep[at(v)]) add(kept, gone, std::min(first_unpack_[at(v)], released));
+    add(in_.time.birth[at(v)], gone);
+    if (in_.saved[at(v)]) add(in_.must_keep[at(v)] ? gone : std::max(gone, first_unpack_[at(v)]), released);
   }
-  int64_t live = 0, more = 0;
-  for (int32_t c = 0; c < in_.time.cells; c++) {
-    fixed_.push_back((live += change[at(c)]) + in_.time.base_max[at(c)]);
-    held_.push_back(more += kept[at(c)]);
-  }
+  int64_t live = 0;
+  for (int32_t c = 0; c < in_.time.cells; c++) fixed_.push_back((live += change[at(c)]) + in_.time.base_max[at(c)]);
   for (const Timeline::Unpack& u : in_.time.unpacks) fixed_[at(u.cell)] += in_.time.base_start[at(u.cell)] - in_.time.base_max[at(u.cell)];
 }
 
-// The cell of all-kept's peak, and the heaviest of each of `count` - 1 stretches of equal bytes still held.
-void Bound::choose_moments(int32_t count) {
-  std::set<int32_t> chosen;
-  const auto weight = [&](int32_t c, double share) { return static_cast<double>(fixed_[at(c)]) + share * static_cast<double>(held_[at(c)]); };
-  int32_t peak = 0;
-  for (int32_t c = 1; c < in_.time.cells; c++) if (weight(c, 1) > weight(peak, 1)) peak = c;
-  chosen.insert(peak);
-  const int64_t most = held_[at(peak)];
-  for (int32_t i = 0, c = peak; i < count - 1 && most > 0; i++) {
-    int32_t best = -1;
-    const int64_t until = most - most * (i + 1) / (count - 1);
-    for (; c < in_.time.cells && (held_[at(c)] > until || i == count - 2); c++) if (best < 0 || weight(c, 0.5) > weight(best, 0.5)) best = c;
-    if (best >= 0) chosen.insert(best);
+// With no moment so far all that is saved counts as kept. Sources that nobody saved are left out: how long they are needed depends on the schedule.
+int32_t Bound::worst_cell() const {
+  std::vector<int64_t> change(at(in_.time.cells) + 1);
+  for (int32_t v = 0; v < in_.values(); v++) {
+    if (in_.must_keep[at(v)] || !in_.saved[at(v)] || !(moments_.empty() || kept_[at(v)])) continue;
+    const int32_t from = in_.time.gone[at(v)], to = std::min(first_unpack_[at(v)], in_.time.last_release[at(v)]);
+    if (from < to) change[at(from)] += in_.bytes[at(v)], change[at(to)] -= in_.bytes[at(v)];
   }
-  moments_.assign(chosen.begin(), chosen.end());
+  int32_t worst = 0;
+  int64_t live = 0, most = INT64_MIN;
+  for (int32_t c = 0; c < in_.time.cells; c++)
+    if ((live += change[at(c)]) + fixed_[at(c)] > most) most = live + fixed_[at(c)], worst = c;
+  return worst;
+}
+
+// Prices of the other moments stay.
+bool Bound::add_moment() {
+  const int32_t cell = worst_cell();
+  const auto place = std::lower_bound(moments_.begin(), moments_.end(), cell);
+  if (place != moments_.end() && *place == cell) return false;
+  price_.insert(price_.begin() + (place - moments_.begin()), 0);
+  moments_.insert(place, cell);
+  build();
+  return true;
 }
 
 // Nodes: source (needed, runs again), sink; per moment one an Op and two a Value (it is needed; it is made again).
 void Bound::build() {
   const int32_t each = in_.ops() + 2 * in_.values(), count = static_cast<int32_t>(moments_.size());
   cut_ = MinCut(2 + count * each);
+  holds_.clear();
   scale_ = 0x1p50 / std::max(std::accumulate(in_.seconds.begin(), in_.seconds.end(), 0.0) + in_.overhead_seconds * in_.ops(), 1e-9);
   for (int32_t o = 0; o < in_.ops(); o++) {
     cut_.edge(2 + o, kSink, static_cast<int64_t>(scale_ * (in_.seconds[at(o)] + in_.overhead_seconds)));
     for (int32_t m = 1; m < count; m++) cut_.edge(2 + m * each + o, 2 + (m - 1) * each + o, MinCut::kInfinite);
   }
   for (int32_t m = 0; m < count; m++) build_moment(m);
-  price_.assign(moments_.size(), 0);
   level_.assign(moments_.size(), 0);
   kept_.assign(at(in_.values()), 0);
 }
@@ -143,14 +145,9 @@ void Bound::raise_alone(int32_t m, int64_t limit, Answer& answer) {
   }
 }
 
-Bound::Answer Bound::run(int64_t limit, double target, int32_t cuts) {
-  Answer answer;
-  std::fill(price_.begin(), price_.end(), 0);
-  note(evaluate(limit), limit, answer);
-  const auto worst = static_cast<int32_t>(std::max_element(level_.begin(), level_.end()) - level_.begin());
-  if (level_[at(worst)] <= limit) return answer;
-  raise_alone(worst, limit, answer);
-  double step = 1.0, reached = 0;
+// Subgradient steps of Polyak's length from where the prices are; ends at the best prices seen. Returns their value.
+double Bound::climb(int64_t limit, double target, int32_t cuts, Answer& answer) {
+  double step = 1.0, reached = -1e300;
   std::vector<double> best = price_;
   for (int32_t i = 0, late = 0; i < cuts && step > 0.01; i++) {
     const double value = evaluate(limit);
@@ -160,10 +157,45 @@ Bound::Answer Bound::run(int64_t limit, double target, int32_t cuts) {
     double norm = 0;
     for (size_t m = 0; m < price_.size(); m++) if (price_[m] > 0 || level_[m] > limit) norm += std::pow(static_cast<double>(level_[m] - limit), 2);
     if (norm <= 0) break;
-    const double length = step * (std::max(target, 1.03 * reached) - value) / norm;
+    const double length = step * (std::max(target, 1.03 * std::max(0.0, reached)) - value) / norm;
     for (size_t m = 0; m < price_.size(); m++) price_[m] = std::max(0.0, price_[m] + length * static_cast<double>(level_[m] - limit));
   }
-  answer.seconds *= 1 - 1e-9;
+  price_ = best;
+  evaluate(limit);
+  return reached;
+}
+
+std::vector<Bound::Trade> Bound::trades(int32_t count) {
+  double low = 1e300, high = 0;
+  for (int32_t v = 0; v < in_.values(); v++) {
+    if (in_.must_keep[at(v)] || !in_.saved[at(v)] || in_.bytes[at(v)] == 0 || in_.last_maker(v) < 0) continue;
+    const double each = (in_.seconds[at(in_.last_maker(v))] + in_.overhead_seconds) / static_cast<double>(in_.bytes[at(v)]);
+    low = std::min(low, each), high = std::max(high, each);
+  }
+  moments_.clear();
+  price_.clear();
+  std::vector<Trade> out;
+  if (high <= 0 || !add_moment()) return out;
+  for (int32_t k = 0; k < count; k++) {
+    price_[0] = 0.5 * low * std::pow(8 * high / low, static_cast<double>(k) / std::max(1, count - 1));
+    evaluate(0);
+    Trade t{kept_, std::vector<uint8_t>(at(in_.ops()))};
+    for (int32_t o = 0; o < in_.ops(); o++) t.again[at(o)] = cut_.source_side(2 + o);
+    if (out.empty() || out.back().keep != t.keep) out.push_back(std::move(t));
+  }
+  return out;
+}
+
+Bound::Answer Bound::run(int64_t limit, double target, int32_t cuts) {
+  Answer answer;
+  moments_.clear();
+  price_.clear();
+  while (static_cast<int32_t>(moments_.size()) < most_moments_ && add_moment()) {
+    if (moments_.size() == 1) raise_alone(0, limit, answer);
+    climb(limit, target, cuts / 5, answer);
+  }
+  climb(limit, target, cuts, answer);
+  answer.seconds = std::max(0.0, answer.seconds * (1 - 1e-9));
   return answer;
 }
 

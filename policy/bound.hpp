@@ -5,7 +5,7 @@
 // holds in passing is not counted. For any prices
 //   L(λ) = Σ_m λ(m) (fixed(m) - limit) + min Σ_o seconds(o) y(o, first moment) + Σ_m λ(m) Σ_v bytes(v) [n(v, m) and some maker of v has y = 0 at m]
 // B1  n(v, m) where v is unpacked first after m; where an Op with y(o, m) reads v. y(o, m) implies y(o, m') for each earlier m'
-// B2  L(λ) <= seconds of every schedule whose levels are within the limit (weak duality); the best λ is sought by subgradients
+// B2  L(λ) <= seconds of every schedule whose levels are within the limit (weak duality); the best λ is sought by subgradients, the moments one by one
 // Threads: one Bound per thread. Failure: none; `seconds` is at least 0.
 #pragma once
 
@@ -19,15 +19,19 @@ namespace reprise {
 
 class Bound {
  public:
-  explicit Bound(const Instance& instance, int32_t moments = 8);
+  explicit Bound(const Instance& instance, int32_t most_moments = 12);
 
   struct Answer {
     double seconds = 0;             // nothing within the limit adds less
     std::vector<Choice> choices;    // what the cuts near the limit kept: good places to begin a search
   };
 
+  // What is kept and what runs again at `count` prices of a byte at all-kept's peak, from cheap to dear: how each stretch of the graph trades bytes for seconds.
+  struct Trade { std::vector<uint8_t> keep, again; };   // per Value, per Op
+  std::vector<Trade> trades(int32_t count);
+
   // target: seconds of the best Choice known, which scales the steps (0: none known).
-  Answer run(int64_t limit_bytes, double target_seconds, int32_t cuts = 100);
+  Answer run(int64_t limit_bytes, double target_seconds, int32_t cuts = 200);
 
  private:
   static constexpr int32_t kSource = 0, kSink = 1;
@@ -35,16 +39,19 @@ class Bound {
 
   void find_first_unpacks();
   void fix_levels();
-  void choose_moments(int32_t count);
+  int32_t worst_cell() const;                           // where what the last cut keeps exceeds everything else
+  bool add_moment();
   void build();
   void build_moment(int32_t moment);
   bool is_charged(int32_t value, int32_t cell) const;   // to have it there costs bytes that not every schedule has
   double evaluate(int64_t limit_bytes);                 // L(price_); fills kept_ and level_
+  double climb(int64_t limit_bytes, double target_seconds, int32_t cuts, Answer& answer);
   void raise_alone(int32_t moment, int64_t limit_bytes, Answer& answer);
   void note(double value, int64_t limit_bytes, Answer& answer);
 
   const Instance& in_;
-  std::vector<int64_t> fixed_, held_;      // per cell: bytes that every schedule has there; what all-kept has beside them
+  int32_t most_moments_;
+  std::vector<int64_t> fixed_;             // per cell: bytes that every schedule has there
   std::vector<int32_t> first_unpack_;      // per Value: cell, or the number of cells when never
   std::vector<int32_t> moments_;           // cells, rising
   std::vector<Hold> holds_;

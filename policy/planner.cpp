@@ -35,6 +35,7 @@ class Planner {
     int64_t target = room;
     Plan p;
     for (int32_t attempt = 0; attempt < std::max(1, options_.simulate_attempts); attempt++) {
+      if (attempt == 0) for (Choice& c : bound_.run(target, 0).choices) starts.push_back(std::move(c));
       const Found found = search_.run(target, starts, attempt == 0 ? 1 : 4);
       p = priced(found.choice, "auto", room);
       p.limit_bytes = limit;
