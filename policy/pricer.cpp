@@ -1,6 +1,7 @@
 #include "policy/pricer.hpp"
 
 #include <algorithm>
+#include <array>
 
 namespace reprise {
 namespace {
@@ -36,7 +37,7 @@ Instance::Instance(const Profile& p, double overhead)
 Choice::Choice(const Instance& in) : keep(in.must_keep), memo(at(in.values())), cut(at(in.ops())) {}
 
 Pricer::Pricer(const Instance& in)
-    : in_(in), change_(at(in.time.cells) + 1), extra_(at(in.time.cells)), until_(at(in.values())), last_source_(at(in.values())), part_(at(in.ops())),
+    : in_(in), change_(at(in.time.cells) + 1), extra_(at(in.time.cells)), until_(at(in.values())), last_source_(at(in.values())), reach_(at(in.values())),
       uses_(at(in.values())), source_stamp_(at(in.values())), op_stamp_(at(in.ops())), made_stamp_(at(in.values())) {}
 
 void Pricer::begin(const Choice& choice) {
@@ -46,14 +47,20 @@ void Pricer::begin(const Choice& choice) {
   groups_.clear();
   seconds_ = 0;
   operations_ = 0;
-  for (int32_t o = 0, part = 0; o < in_.ops(); o++) part_[at(o)] = part += choice.cut[at(o)];
+  std::array<int32_t, Choice::kLevels> next;   // first Op behind a cut above each level
+  next.fill(in_.ops());
+  for (int32_t o = in_.ops(); o-- > 0;) {
+    for (int32_t k = in_.made_at[at(o)]; k < in_.made_at[at(o) + 1]; k++)
+      if (const int32_t v = in_.made[at(k)]; in_.last_maker(v) == o) reach_[at(v)] = next[choice.memo[at(v)]];
+    for (int32_t level = 0; level < choice.cut[at(o)]; level++) next[at(level)] = o;
+  }
   for (int32_t v = 0; v < in_.values(); v++) until_[at(v)] = choice.keep[at(v)] || in_.must_keep[at(v)] ? in_.time.cells + 1 : -1;
 }
 
 void Pricer::price(const Choice& choice, int64_t limit_bytes, bool record) {
   begin(choice);
   for (const Timeline::Unpack& u : in_.time.unpacks)
-    if (!is_there(u.value, u.cell)) run_group(choice, u.value, u.cell, record);
+    if (!is_there(u.value, u.cell)) run_group(u.value, u.cell, record);
   sum_levels(choice, limit_bytes);
 }
 
@@ -90,7 +97,7 @@ void Pricer::collect(int32_t trigger, int32_t cell) {
 }
 
 // The level inside the Group, Op by Op; what it retains is live from the next cell on.
-void Pricer::walk(const Choice& choice, int32_t trigger, int32_t cell) {
+void Pricer::walk(int32_t trigger, int32_t cell) {
   for (int32_t o : group_) {
     for (int32_t k = in_.made_at[at(o)]; k < in_.made_at[at(o) + 1]; k++) uses_[at(in_.made[at(k)])] = 0;
     for (int32_t k = in_.read_at[at(o)]; k < in_.read_at[at(o) + 1]; k++) uses_[at(in_.read[at(k)])] = 0;
@@ -106,8 +113,7 @@ void Pricer::walk(const Choice& choice, int32_t trigger, int32_t cell) {
       const int32_t v = in_.made[at(k)];
       const int32_t last = in_.last_maker(v);
       if (is_there(v, cell) || op_stamp_[at(last)] != tick_) continue;   // a by-product of an Op that runs anyway: dies with it
-      const bool retain = v == trigger || (in_.time.last_unpack[at(v)] > cell &&
-                                           (choice.memo[at(v)] || part_[at(last)] == part_[at(in_.last_maker(trigger))]));
+      const bool retain = v == trigger || (in_.time.last_unpack[at(v)] > cell && in_.last_maker(trigger) < reach_[at(v)]);
       if (made_stamp_[at(v)] != tick_) {                               // its first maker here
         made_stamp_[at(v)] = tick_;
         level += in_.bytes[at(v)];
@@ -125,9 +131,9 @@ void Pricer::walk(const Choice& choice, int32_t trigger, int32_t cell) {
   extra_[at(cell)] = top;
 }
 
-void Pricer::run_group(const Choice& choice, int32_t trigger, int32_t cell, bool record) {
+void Pricer::run_group(int32_t trigger, int32_t cell, bool record) {
   collect(trigger, cell);
-  walk(choice, trigger, cell);
+  walk(trigger, cell);
   for (int32_t v : retained_) {
     const int32_t end = in_.time.last_release[at(v)];
     until_[at(v)] = end;

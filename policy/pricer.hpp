@@ -1,8 +1,9 @@
 // Pricer: the exact cost of a choice: bytes at every moment of the Pass and seconds of everything that runs again.
 //
-// A Choice says per Value keep or not, memo or not, and per Op cut or not; cuts number the Ops into parts. The Groups follow from it:
+// A Choice says per Value keep or not and a memo level, and per Op the level of a cut before it (0: none). The Groups follow from it:
 //   when backward unpacks t and t is not there, the closure of t's makers runs, stopping at Values that are there (kept or retained);
-//   it retains t, and of what it makes each v still to be unpacked that has memo or lies in t's part. The rest dies after its last use.
+//   it retains t, and of what it makes each v still to be unpacked unless a cut of a level above v's memo lies between v and t. The rest dies after
+//   its last use. So keep is the outermost level of checkpoints, and memo levels k … 0 are those nested in it: Groups of Blocks, Blocks, parts of Blocks.
 //
 // M1  level(c) = Σ bytes of Values live in c + max(base_max(c), base_start(c) + highest level inside the Group that runs in c)
 // M2  live: [birth, gone) always; kept and (saved or a Source): up to max(last release, end of the last Group that reads it); retained: from the end of its Group to its last release
@@ -39,7 +40,8 @@ struct Instance {
 };
 
 struct Choice {
-  std::vector<uint8_t> keep, memo, cut;                        // per Value, per Value, per Op
+  static constexpr uint8_t kLevels = 8;
+  std::vector<uint8_t> keep, memo, cut;                        // per Value, per Value (< kLevels), per Op (<= kLevels)
   explicit Choice(const Instance& instance);                   // keeps what must be kept, nothing else
   bool operator==(const Choice&) const = default;
   auto operator<=>(const Choice&) const = default;
@@ -59,15 +61,15 @@ class Pricer {
 
  private:
   void begin(const Choice& choice);
-  void run_group(const Choice& choice, int32_t trigger, int32_t cell, bool record);
+  void run_group(int32_t trigger, int32_t cell, bool record);
   void collect(int32_t trigger, int32_t cell);
-  void walk(const Choice& choice, int32_t trigger, int32_t cell);
+  void walk(int32_t trigger, int32_t cell);
   void sum_levels(const Choice& choice, int64_t limit_bytes);
   bool is_there(int32_t v, int32_t cell) const { return until_[size_t(v)] > cell; }
 
   const Instance& in_;
   std::vector<int64_t> change_, extra_;                        // per cell
-  std::vector<int32_t> until_, last_source_, part_, uses_;     // per Value, Value, Op, Value
+  std::vector<int32_t> until_, last_source_, reach_, uses_;    // per Value; reach_: first Op after it that a cut above its memo precedes
   std::vector<int32_t> source_stamp_, op_stamp_, made_stamp_, todo_, group_, sources_, retained_;
   std::vector<Group> groups_;
   int32_t tick_ = 0;

@@ -1,6 +1,7 @@
 #include "policy/search.hpp"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <map>
@@ -25,7 +26,7 @@ Search::Search(const Instance& in, const std::vector<Block>& blocks, const Searc
   if (options_.prices <= 0) options_.prices = default_prices(in);
   rate_ = std::max(1e-9, std::accumulate(in.seconds.begin(), in.seconds.end(), 0.0));
   find_candidates();
-  make_moves(blocks);
+  find_families(blocks);
   make_starts(blocks);
 }
 
@@ -38,49 +39,30 @@ void Search::find_candidates() {
     const bool tiny = in_.bytes[at(v)] < small;
     if (tiny && in_.saved[at(v)]) base_.keep[at(v)] = 1;
     candidate_[at(v)] = !in_.must_keep[at(v)] && !tiny && (in_.saved[at(v)] || used[at(v)]);
+    if (candidate_[at(v)]) candidates_.push_back(v);
   }
 }
 
-void Search::make_moves(const std::vector<Block>& blocks) {
-  std::map<std::pair<int32_t, int32_t>, std::vector<int32_t>> by_place, cuts;   // (family, place) -> Values, Ops
-  std::vector<std::pair<int32_t, int32_t>> place(at(in_.ops()));
+void Search::find_families(const std::vector<Block>& blocks) {
+  std::vector<std::pair<int32_t, int32_t>> place(at(in_.ops()));   // family of Blocks, position in it
   for (int32_t o = 0; o < in_.ops(); o++) place[at(o)] = {-1, o};
   for (const Block& b : blocks) for (int32_t o = b.first_op; o <= b.last_op; o++) place[at(o)] = {b.family, o - b.first_op};
+  std::map<std::pair<int32_t, int32_t>, std::vector<int32_t>> cuts;
+  std::map<std::array<int32_t, 3>, std::vector<int32_t>> keeps, memos;
   for (int32_t o = 0; o < in_.ops(); o++) {
+    const auto [kind, position] = place[at(o)];
     if (o > 0) cuts[place[at(o)]].push_back(o);
-    int32_t output = 0;
     for (int32_t k = in_.made_at[at(o)]; k < in_.made_at[at(o) + 1]; k++) {
       const int32_t v = in_.made[at(k)];
-      if (in_.last_maker(v) == o && candidate_[at(v)]) by_place[{place[at(o)].first, place[at(o)].second * 64 + output}].push_back(v);
-      output++;
+      if (in_.last_maker(v) != o || !candidate_[at(v)]) continue;
+      const std::array<int32_t, 3> key = {kind, position, k - in_.made_at[at(o)]};
+      keeps[key].push_back(v);
+      if (in_.saved[at(v)]) memos[key].push_back(v);
     }
   }
-  std::vector<Move> single;
-  const auto both = [&](const std::vector<int32_t>& list, uint8_t side) {
-    Move all;
-    for (int32_t i : list) all.push_back({side, i}), single.push_back({{side, i}});
-    if (all.size() > 1) moves_.push_back(all);
-  };
-  for (const auto& [_, family] : by_place) {
-    families_.push_back(family);
-    both(family, 0);
-    std::vector<int32_t> saved;
-    for (int32_t v : family) if (in_.saved[at(v)]) saved.push_back(v);
-    both(saved, 1);
-    for (size_t k : {2U, 3U, 4U, 6U, 8U})
-      for (size_t s = 0; s < k && family.size() >= 2 * k; s++) {
-        Move every;
-        for (size_t i = s; i < family.size(); i += k) every.push_back({0, family[i]});
-        moves_.push_back(every);
-      }
-  }
-  for (const auto& [_, list] : cuts) both(list, 2);
-  family_moves_ = moves_.size();
-  moves_.insert(moves_.end(), single.begin(), single.end());
-}
-
-void Search::flip(const Move& move) {
-  for (auto [side, i] : move) (side == 0 ? now_.keep : side == 1 ? now_.memo : now_.cut)[at(i)] ^= 1;
+  for (auto& [_, list] : keeps) families_.push_back({kKeep, list});
+  for (auto& [_, list] : memos) families_.push_back({kMemo, list});
+  for (auto& [_, list] : cuts) cuts_.push_back({kCut, list});
 }
 
 void Search::price(int64_t limit) {
@@ -102,36 +84,61 @@ void Search::remember(int64_t limit) {
 
 bool Search::spent() const { return prices_ >= until_ || (prices_ % 64 == 0 && clock_seconds() > deadline_); }
 
+// Every step-th member from `from` on: kept or not, memoised or not, cut or not.
+Search::Move Search::toggle(const Family& f, size_t from, size_t step) {
+  Move move;
+  for (size_t i = from; i < f.members.size(); i += step) move.push_back({f.side, f.members[i], static_cast<uint8_t>(slot(f.side, f.members[i]) == 0)});
+  return move;
+}
+
+std::vector<Search::Move> Search::repair_moves(bool single) {
+  std::vector<Move> out;
+  for (const auto* list : {&families_, &cuts_})
+    for (const Family& f : *list) {
+      const size_t n = f.members.size();
+      if (single) for (size_t i = 0; i < n; i++) out.push_back(toggle({f.side, {f.members[i]}}, 0, 1));
+      else out.push_back(toggle(f, 0, 1));
+      if (single || f.side != kKeep) continue;
+      for (size_t k : {2U, 3U, 4U, 6U, 8U}) for (size_t s = 0; s < k && n >= 2 * k; s++) out.push_back(toggle(f, s, k));
+    }
+  return out;
+}
+
 // The move with most excess removed per second added, until the Choice fits.
-bool Search::repair(int64_t limit, size_t moves) {
+bool Search::repair(int64_t limit, bool single) {
   price(limit);
   while (pricer_.excess_bytes() > 0 && !spent()) {
     const double seconds = pricer_.seconds(), excess = static_cast<double>(pricer_.excess_bytes());
     double best = 0;
-    const Move* which = nullptr;
-    for (size_t m = 0; m < moves && !spent(); m++) {
-      flip(moves_[m]);
+    std::vector<Move> moves = repair_moves(single);
+    Move* which = nullptr;
+    for (Move& move : moves) {
+      if (spent()) break;
+      apply(move);
       price(limit);
-      flip(moves_[m]);
-      const double ratio = (excess - static_cast<double>(pricer_.excess_bytes())) / std::max(pricer_.seconds() - seconds, 1e-7);
-      if (ratio > best) best = ratio, which = &moves_[m];
+      apply(move);
+      const double ratio = (excess - static_cast<double>(pricer_.excess_bytes())) / std::max(pricer_.seconds() - seconds, 1e-4 * rate_);
+      if (ratio > best) best = ratio, which = &move;
     }
-    if (which) flip(*which);
+    if (which) apply(*which);
     price(limit);
-    if (!which) return pricer_.excess_bytes() <= 0;
+    if (!which) break;
   }
   return pricer_.excess_bytes() <= 0;
 }
 
-void Search::fill_family(const std::vector<int32_t>& family, bool from_end, int64_t limit) {
-  std::vector<int32_t> off;
-  for (int32_t v : family) if (!now_.keep[at(v)]) off.push_back(v);
+// As many members as fit, from the first or from the last Block: kept, or memoised through all cuts.
+void Search::fill_family(const Family& f, bool from_end, int64_t limit) {
+  Move off;
+  const uint8_t full = f.side == kKeep ? 1 : Choice::kLevels - 1;
+  for (int32_t i : f.members) if (slot(f.side, i) < full) off.push_back({f.side, i, slot(f.side, i)});
+  if (off.empty()) return;
   if (from_end) std::reverse(off.begin(), off.end());
   price(limit);
   const double before = pricer_.seconds();
-  const auto set = [&](size_t n) { for (size_t k = 0; k < off.size(); k++) now_.keep[at(off[k])] = k < n; };
+  const auto set = [&](size_t n) { for (size_t k = 0; k < off.size(); k++) slot(f.side, off[k].index) = k < n ? full : off[k].value; };
   size_t low = 0, high = off.size();
-  while (low < high) {
+  while (low < high && !spent()) {
     const size_t middle = (low + high + 1) / 2;
     set(middle);
     price(limit);
@@ -143,7 +150,7 @@ void Search::fill_family(const std::vector<int32_t>& family, bool from_end, int6
   if (pricer_.peak_bytes() > limit || pricer_.seconds() >= before) set(0);
 }
 
-// Give bytes back: family by family, best seconds per byte first, keep as many as fit, from the first or from the last Block.
+// Give bytes back: family by family, best seconds per byte first.
 void Search::fill(int64_t limit) {
   price(limit);
   if (pricer_.peak_bytes() > limit) return;
@@ -151,11 +158,15 @@ void Search::fill(int64_t limit) {
   std::vector<std::pair<double, size_t>> order;
   for (size_t f = 0; f < families_.size() && !spent(); f++) {
     const Choice before = now_;
-    double bytes = 0;
-    for (int32_t v : families_[f]) if (!now_.keep[at(v)]) bytes += static_cast<double>(in_.bytes[at(v)]), now_.keep[at(v)] = 1;
+    double bytes = 1;
+    for (int32_t i : families_[f].members) {
+      uint8_t& x = slot(families_[f].side, i);
+      const uint8_t full = families_[f].side == kKeep ? 1 : Choice::kLevels - 1;
+      if (x < full) bytes += static_cast<double>(in_.bytes[at(i)]), x = full;
+    }
     price(limit);
     now_ = before;
-    if (pricer_.seconds() < seconds) order.push_back({(pricer_.seconds() - seconds) / std::max(bytes, 1.0), f});
+    if (pricer_.seconds() < seconds) order.push_back({(pricer_.seconds() - seconds) / bytes, f});
   }
   std::sort(order.begin(), order.end());
   for (const auto& [_, f] : order)
@@ -168,25 +179,49 @@ double Search::cost(int64_t limit) const {
   return pricer_.seconds() + price * static_cast<double>(std::max<int64_t>(0, pricer_.peak_bytes() - limit)) + 0.02 * price * static_cast<double>(pricer_.excess_bytes());
 }
 
-// One or two moves, or a shift: what one Block keeps (or memoises), a near Block does instead.
+// What one Block keeps (or memoises), a near Block does instead.
+Search::Move Search::shift() {
+  const Family& f = families_[rng_() % families_.size()];
+  const auto n = static_cast<int64_t>(f.members.size()), i = static_cast<int64_t>(rng_() % f.members.size());
+  const int64_t j = std::clamp<int64_t>(i + static_cast<int64_t>(rng_() % 7) - 3, 0, n - 1);
+  const int32_t a = f.members[static_cast<size_t>(i)], b = f.members[static_cast<size_t>(j)];
+  if (slot(f.side, a) == slot(f.side, b)) return {};
+  return {{f.side, a, slot(f.side, b)}, {f.side, b, slot(f.side, a)}};
+}
+
+// One that is not kept for one that is.
+Search::Move Search::exchange() {
+  const int32_t a = candidates_[rng_() % candidates_.size()];
+  for (int tries = 0; tries < 8; tries++) {
+    const int32_t b = candidates_[rng_() % candidates_.size()];
+    if (now_.keep[at(a)] != now_.keep[at(b)]) return {{kKeep, a, now_.keep[at(b)]}, {kKeep, b, now_.keep[at(a)]}};
+  }
+  return {};
+}
+
+// Another memo or cut level, for one place or for the places of all Blocks from one on.
+Search::Move Search::relevel() {
+  const auto& list = rng_() % 2 ? families_ : cuts_;
+  if (list.empty()) return {};
+  const Family& f = list[rng_() % list.size()];
+  const uint64_t draw = rng_() % 8;
+  const auto value = static_cast<uint8_t>(f.side == kKeep ? draw % 2 : draw < 3 ? 0 : draw < 5 ? 1 : draw < 7 ? 2 : 4);
+  const size_t n = f.members.size(), from = rng_() % n, end = rng_() % 4 ? from + 1 : n;
+  Move move;
+  for (size_t i = from; i < end; i++) if (slot(f.side, f.members[i]) != value) move.push_back({f.side, f.members[i], value});
+  return move;
+}
+
 Search::Move Search::random_move() {
+  if (candidates_.empty() || families_.empty()) return {};
   const uint64_t kind = rng_() % 100;
-  if (kind < 35 && !families_.empty()) {
-    const auto& family = families_[rng_() % families_.size()];
-    const auto n = static_cast<int64_t>(family.size()), i = static_cast<int64_t>(rng_() % family.size());
-    const int64_t j = std::clamp<int64_t>(i + static_cast<int64_t>(rng_() % 7) - 3, 0, n - 1);
-    const uint8_t side = rng_() % 10 < 7 ? 0 : 1;
-    const auto& list = side == 0 ? now_.keep : now_.memo;
-    const int32_t a = family[static_cast<size_t>(i)], b = family[static_cast<size_t>(j)];
-    if (list[at(a)] == list[at(b)]) return {};
-    return {{side, a}, {side, b}};
-  }
-  if (moves_.empty()) return {};
-  Move m = moves_[rng_() % moves_.size()];
-  if (kind < 75) {
-    const Move& second = moves_[rng_() % moves_.size()];
-    m.insert(m.end(), second.begin(), second.end());
-  }
+  if (kind < 25) return shift();
+  if (kind < 50) return exchange();
+  if (kind < 75) return relevel();
+  const int32_t v = candidates_[rng_() % candidates_.size()];
+  Move m = {{kKeep, v, static_cast<uint8_t>(now_.keep[at(v)] ^ 1)}};
+  if (kind < 90)
+    if (Move second = relevel(); second.size() == 1 && !(second[0].side == kKeep && second[0].index == v)) m.push_back(second[0]);
   return m;
 }
 
@@ -195,75 +230,78 @@ void Search::anneal(int64_t limit, int64_t steps) {
   double current = cost(limit);
   const double hot = 0.004 * rate_;
   for (int64_t s = 0; s < steps && !spent(); s++) {
-    const Move move = random_move();
+    Move move = random_move();
     if (move.empty()) continue;
     const double temperature = hot * std::pow(1e-3, static_cast<double>(s) / static_cast<double>(steps));
-    flip(move);
+    apply(move);
     price(limit);
     const double next = cost(limit), draw = static_cast<double>(rng_() >> 11) * 0x1p-53;
     if (next <= current || draw < std::exp((current - next) / temperature)) current = next;
-    else flip(move);
+    else apply(move);
   }
 }
 
-std::vector<Choice> Search::promising(const std::vector<Choice>& starts, int64_t limit) {
-  std::vector<std::pair<double, size_t>> rank, low;
-  const double scale = 4 * rate_ / std::max(1.0, static_cast<double>(in_.time.plain_peak));
-  for (size_t k = 0; k < starts.size(); k++) {
-    now_ = starts[k];
+// Those that fit by seconds, those that do not by seconds and bytes over, and the one that needs least.
+std::vector<Choice> Search::promising(const std::vector<Choice>& more, int64_t limit) {
+  std::vector<Start> pool = starts_;
+  for (const Choice& c : more) {
+    now_ = c;
     price(limit);
-    const auto peak = static_cast<double>(pricer_.peak_bytes());
-    rank.push_back({pricer_.seconds() + scale * std::max(0.0, peak - static_cast<double>(limit)), k});
-    low.push_back({peak + 1e-3 * static_cast<double>(in_.time.plain_peak) * pricer_.seconds() / rate_, k});
+    pool.push_back({c, pricer_.seconds(), pricer_.peak_bytes()});
   }
-  std::sort(rank.begin(), rank.end());
-  std::sort(low.begin(), low.end());
-  std::vector<size_t> taken;
-  const auto take = [&](const auto& list, size_t n) {
-    for (size_t k = 0, added = 0; k < list.size() && added < n; k++)
-      if (std::find(taken.begin(), taken.end(), list[k].second) == taken.end()) taken.push_back(list[k].second), added++;
+  const double scale = 4 * rate_ / std::max(1.0, static_cast<double>(in_.time.plain_peak));
+  const auto over = [&](const Start& s) { return static_cast<double>(std::max<int64_t>(0, s.peak - limit)); };
+  const auto best = [&](size_t count, auto&& wanted, auto&& rank, std::vector<Choice>& out) {
+    std::vector<const Start*> list;
+    for (const Start& s : pool) if (wanted(s)) list.push_back(&s);
+    std::stable_sort(list.begin(), list.end(), [&](const Start* a, const Start* b) { return rank(*a) < rank(*b); });
+    for (const Start* s : list) {
+      if (count == 0) break;
+      if (std::find(out.begin(), out.end(), s->choice) == out.end()) out.push_back(s->choice), count--;
+    }
   };
-  take(rank, 8);
-  take(low, 5);
   std::vector<Choice> out;
-  for (size_t k : taken) out.push_back(starts[k]);
+  best(4, [&](const Start& s) { return s.peak <= limit; }, [](const Start& s) { return s.seconds; }, out);
+  best(out.empty() ? 5 : 3, [&](const Start& s) { return s.peak > limit; }, [&](const Start& s) { return s.seconds + scale * over(s); }, out);
+  best(out.size() < 4 ? 3 : 1, [&](const Start&) { return true; }, [&](const Start& s) { return static_cast<double>(s.peak); }, out);
   return out;
 }
 
-Found Search::run(int64_t limit, const std::vector<Choice>& more_starts, int64_t divide_prices) {
-  const int64_t budget = options_.prices / std::max<int64_t>(1, divide_prices);
+// From where now_ is, within so many prices: fit, then give back.
+void Search::improve(int64_t limit, int64_t prices) {
+  until_ = prices_ + prices;
+  if (!repair(limit, false)) repair(limit, true);
+  fill(limit);
+  price(limit);
+}
+
+Found Search::run(int64_t limit, const std::vector<Choice>& more_starts, double share) {
+  const auto budget = static_cast<int64_t>(share * static_cast<double>(options_.prices));
   prices_ = 0;
   best_fits_ = false;
   best_peak_ = INT64_MAX;
   rng_.seed(1);
   deadline_ = clock_seconds() + options_.guard_seconds;
   until_ = INT64_MAX;
-  std::vector<Choice> all = starts_;
-  all.insert(all.end(), more_starts.begin(), more_starts.end());
-  std::vector<Priced> found;
-  if (limit < in_.time.plain_peak) {
-    const std::vector<Choice> starts = promising(all, limit);
-    for (size_t k = 0; k < starts.size(); k++) {
-      until_ = prices_ + (budget / 2 - prices_) / static_cast<int64_t>(starts.size() - k);
-      now_ = starts[k];
-      if (!repair(limit, family_moves_)) repair(limit, moves_.size());
-      fill(limit);
-      price(limit);
-      found.push_back({cost(limit), now_});
-    }
-    std::sort(found.begin(), found.end(), [](const Priced& a, const Priced& b) { return a.score < b.score; });
-    for (size_t k = 0, tries = std::min<size_t>(3, found.size()); k < tries; k++) {
-      const int64_t share = (budget - prices_) / static_cast<int64_t>(tries - k);
-      now_ = found[k].choice;
-      until_ = prices_ + share * 9 / 10;
-      anneal(limit, share * 9 / 10);
-      now_ = best_;
-      until_ = prices_ + share / 10;
-      fill(limit);
-    }
-  } else {
-    now_ = starts_.front();
-    price(limit);
+  now_ = starts_.front().choice;
+  price(limit);
+  if (best_fits_) return {best_, true, false, best_seconds_, best_peak_, prices_};
+  std::vector<std::pair<double, Choice>> found;
+  const std::vector<Choice> starts = promising(more_starts, limit);
+  for (size_t k = 0; k < starts.size(); k++) {
+    now_ = starts[k];
+    improve(limit, (budget / 2 - prices_) / static_cast<int64_t>(starts.size() - k));
+    found.push_back({cost(limit), now_});
+  }
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (size_t k = 0, tries = std::min<size_t>(2, found.size()); k < tries; k++) {
+    const int64_t part = (budget - prices_) / static_cast<int64_t>(tries - k);
+    now_ = found[k].second;
+    until_ = prices_ + part * 9 / 10;
+    anneal(limit, part * 9 / 10);
+    now_ = best_;
+    until_ = prices_ + part / 10;
+    fill(limit);
   }
   return {best_, best_fits_, clock_seconds() > deadline_, best_seconds_, best_peak_, prices_};
 }

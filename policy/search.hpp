@@ -29,25 +29,37 @@ struct Found {
 class Search {
  public:
   Search(const Instance& instance, const std::vector<Block>& blocks, const SearchOptions& options);
-  Found run(int64_t limit_bytes, const std::vector<Choice>& more_starts = {}, int64_t divide_prices = 1);
+  Found run(int64_t limit_bytes, const std::vector<Choice>& more_starts = {}, double share_of_prices = 1);
 
  private:
-  using Move = std::vector<std::pair<uint8_t, int32_t>>;   // which list (0 keep, 1 memo, 2 cut), entry
-  struct Priced { double score; Choice choice; };
+  enum Side : uint8_t { kKeep, kMemo, kCut };
+  struct Change { Side side; int32_t index; uint8_t value; };
+  using Move = std::vector<Change>;                // applied by swapping values: applying it again takes it back
+  struct Family { Side side; std::vector<int32_t> members; };   // the same place in all Blocks of a kind, in order
+  struct Start { Choice choice; double seconds; int64_t peak; };
 
   void find_candidates();
-  void make_moves(const std::vector<Block>& blocks);
+  void find_families(const std::vector<Block>& blocks);
   void make_starts(const std::vector<Block>& blocks);
   void add_start(const std::vector<int32_t>& kept, const std::vector<int32_t>& cuts);
-  std::vector<Choice> promising(const std::vector<Choice>& starts, int64_t limit);
-  void flip(const Move& move);
+  void propose(const std::vector<int32_t>& borders);
+  void offer(Choice choice);
+  std::vector<Choice> promising(const std::vector<Choice>& more, int64_t limit);
+  uint8_t& slot(Side side, int32_t index) { return (side == kKeep ? now_.keep : side == kMemo ? now_.memo : now_.cut)[static_cast<size_t>(index)]; }
+  void apply(Move& move) { for (Change& c : move) std::swap(slot(c.side, c.index), c.value); }
   void price(int64_t limit);
   bool spent() const;
-  bool repair(int64_t limit, size_t moves);
+  void improve(int64_t limit, int64_t prices);
+  Move toggle(const Family& family, size_t from, size_t step);
+  std::vector<Move> repair_moves(bool single);
+  bool repair(int64_t limit, bool single);
   void fill(int64_t limit);
-  void fill_family(const std::vector<int32_t>& family, bool from_end, int64_t limit);
+  void fill_family(const Family& family, bool from_end, int64_t limit);
   void anneal(int64_t limit, int64_t steps);
   Move random_move();
+  Move shift();
+  Move exchange();
+  Move relevel();
   double cost(int64_t limit) const;
   void remember(int64_t limit);
 
@@ -59,10 +71,9 @@ class Search {
   double best_seconds_ = 0, rate_ = 0, deadline_ = 0;
   int64_t best_peak_ = 0, prices_ = 0, until_ = 0;
   std::vector<uint8_t> candidate_;
-  std::vector<Move> moves_;                        // those of whole families first
-  size_t family_moves_ = 0;
-  std::vector<std::vector<int32_t>> families_;     // the same Value in all Blocks of a family
-  std::vector<Choice> starts_;
+  std::vector<int32_t> candidates_;                // Values that may be kept or not
+  std::vector<Family> families_, cuts_;
+  std::vector<Start> starts_;
   std::mt19937_64 rng_{1};
 };
 

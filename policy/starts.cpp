@@ -2,6 +2,7 @@
 #include <set>
 
 #include "policy/search.hpp"
+#include "policy/segments.hpp"
 
 namespace reprise {
 namespace {
@@ -40,14 +41,20 @@ void Search::add_start(const std::vector<int32_t>& kept, const std::vector<int32
     c.cut[at(o)] = 1;
     for (int32_t v : crossing_values(*in_.profile, o)) if (candidate_[at(v)] && in_.saved[at(v)]) c.memo[at(v)] = 1;
   }
-  if (std::find(starts_.begin(), starts_.end(), c) == starts_.end()) starts_.push_back(std::move(c));
+  offer(std::move(c));
+}
+
+void Search::offer(Choice c) {
+  if (std::any_of(starts_.begin(), starts_.end(), [&](const Start& s) { return s.choice == c; })) return;
+  pricer_.price(c, kNoLimit);
+  starts_.push_back({std::move(c), pricer_.seconds(), pricer_.peak_bytes()});
 }
 
 // All kept; then C segments of equal saved bytes whose borders are kept, each in D / C parts whose borders are memoised.
 void Search::make_starts(const std::vector<Block>& blocks) {
   Choice all = base_;
   for (int32_t v = 0; v < in_.values(); v++) all.keep[at(v)] |= in_.saved[at(v)];
-  starts_.push_back(all);
+  offer(all);
   const auto borders = block_borders(*in_.profile, blocks), good = block_borders(*in_.profile, {});
   const auto before = saved_before(in_);
   const size_t n = borders.size();
@@ -60,9 +67,20 @@ void Search::make_starts(const std::vector<Block>& blocks) {
       add_start(kept, d > c ? even(borders, before, d) : std::vector<int32_t>{});
     }
     add_start(kept, good);
-    starts_.push_back(starts_.back());               // the same without memos: least bytes, most work
-    std::fill(starts_.back().memo.begin(), starts_.back().memo.end(), 0);
+    Choice bare = starts_.back().choice;             // without memos: least bytes, most work
+    std::fill(bare.memo.begin(), bare.memo.end(), 0);
+    offer(std::move(bare));
   }
+  propose(block_borders(*in_.profile, blocks));
+  propose(good);
+}
+
+// Nested checkpoints over the chain of stretches, for every amount of memory.
+void Search::propose(const std::vector<int32_t>& borders) {
+  const Segments segments(in_, borders, Bound(in_).trades(16), base_);
+  Choice c(in_);
+  for (int64_t share = 200; share > 0; share--)
+    if (segments.propose(in_.time.plain_peak / 160 * share, c)) offer(c);
 }
 
 }  // namespace reprise

@@ -49,6 +49,7 @@ class Call {
     if (!op_.opaque_reason) hold_sources();
     for (const auto& w : written_) pass_.before_write(w.before, garbage_);
     op_.settings = pass_.settings_now();
+    pass_.poll_gone();   // what the program let go of since the last Op is gone while this one runs
     pass_.note(Mark::kOpBegin, int64_t(pass_.ops_.size()));
   }
 

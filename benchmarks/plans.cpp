@@ -1,0 +1,89 @@
+// What benchmarks/plans.py prints, without torch: reprise_plans FOLDER SHARE… reads the Profiles recorded there, plans for each share of plain's
+// activation bytes and for the smallest limit, and prints one JSON object a line.
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <map>
+#include <sstream>
+
+#include "policy/planner.hpp"
+#include "policy/schemes.hpp"
+
+namespace reprise {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read(const fs::path& name) {
+  std::ifstream file(name);
+  if (!file) throw std::invalid_argument("cannot read " + name.string());
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+double median(std::vector<double> x) {
+  if (x.empty()) return 0;
+  std::nth_element(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2), x.end());
+  return x[x.size() / 2];
+}
+
+// Equal Ops (one signature) share the median of their CPU seconds, so that noise decides nothing between equal Blocks.
+Profile recorded(const fs::path& folder) {
+  ProfileData data = Profile::from_json(read(folder / "profile.json")).data();
+  const auto passes = nlohmann::json::parse(read(folder / "seconds.json")).at("operator_seconds").get<std::vector<std::vector<double>>>();
+  std::map<uint64_t, std::vector<double>> seen;
+  for (size_t o = 0; o < data.ops.size(); o++)
+    for (const auto& pass : passes) seen[data.ops[o].signature].push_back(pass.at(o));
+  for (ProfileOp& o : data.ops) o.forward_seconds = median(seen[o.signature]), o.replay_seconds = 0;
+  return Profile(std::move(data));
+}
+
+double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }   // one thread; a shared machine's wall clock would count other work
+
+nlohmann::json row(const Profile& profile, double share, int64_t plain_bytes, int64_t limit) {
+  nlohmann::json out = {{"share", share}, {"limit_bytes", limit}, {"plain_bytes", plain_bytes}, {"ops", profile.ops().size()}, {"plan", nullptr}};
+  double forward = 0;
+  for (const ProfileOp& o : profile.ops()) forward += o.forward_seconds;
+  out["forward_seconds"] = forward;
+  const double began = cpu_seconds();
+  try {
+    const Plan p = plan(profile, limit);
+    out["plan"] = {{"predicted_live_bytes", p.predicted_live_bytes}, {"predicted_reserved_bytes", p.predicted_reserved_bytes}, {"added_seconds", p.added_seconds},
+                   {"lower_bound_seconds", p.lower_bound_seconds}, {"groups", p.groups.size()}, {"kept", p.keep.size()}};
+  } catch (const InfeasibleLimit& e) {
+    out["smallest_limit_bytes"] = e.smallest_limit_bytes;
+  }
+  out["planning_seconds"] = cpu_seconds() - began;
+  return out;
+}
+
+int run(int count, char** arguments) {
+  if (count < 3) {
+    std::fprintf(stderr, "usage: reprise_plans FOLDER SHARE...\n");
+    return 2;
+  }
+  const Profile profile = recorded(arguments[1]);
+  const int64_t plain = scheme_plan(profile, "none").predicted_live_bytes;
+  for (int i = 2; i < count; i++) {
+    const double share = std::stod(arguments[i]);
+    std::printf("%s\n", row(profile, share, plain, static_cast<int64_t>(share * static_cast<double>(plain))).dump().c_str());
+  }
+  std::printf("%s\n", row(profile, 0, plain, smallest_limit(profile)).dump().c_str());
+  return 0;
+}
+
+}  // namespace
+}  // namespace reprise
+
+int main(int count, char** arguments) {
+  try {
+    return reprise::run(count, arguments);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "reprise_plans: %s\n", e.what());
+    return 1;
+  }
+}
