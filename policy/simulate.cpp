@@ -1,5 +1,6 @@
 #include "policy/simulate.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "allocator/caching_allocator.hpp"
@@ -36,16 +37,34 @@ size_t capacity(const Profile& profile) {
   return 2 * sum;
 }
 
+// Live pieces and holes in the same order and sizes, then the holes freed: best fit on an empty core lays them side by side. Returns the reserved bytes.
+int64_t lay_out(CachingAllocator& core, const StartLayout& start) {
+  constexpr int64_t kLeastHole = 2048;   // smaller ones would be served from slabs: they count as part of the piece before them
+  std::vector<void*> holes;
+  for (size_t i = 0; i < start.size(); i++) {
+    const auto [offset, bytes] = start[i];
+    const int64_t hole = i + 1 < start.size() ? start[i + 1].first - offset - bytes : 0;
+    core.allocate(static_cast<size_t>(bytes + (hole < kLeastHole ? std::max<int64_t>(hole, 0) : 0)));
+    if (hole >= kLeastHole) holes.push_back(core.allocate(static_cast<size_t>(hole)));
+  }
+  for (void* hole : holes) core.deallocate(hole);
+  core.trim();
+  return static_cast<int64_t>(core.statistics().reserved_bytes);
+}
+
 }  // namespace
 
-Simulated simulate(const Plan& plan, const Profile& profile) {
-  SimulatedDevice device(capacity(profile), kPageBytes);
+Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start) {
+  const int64_t extent = start.empty() ? 0 : start.back().first + start.back().second - start.front().first;
+  SimulatedDevice device(capacity(profile) + 2 * static_cast<size_t>(extent), kPageBytes);
   int64_t before = 0;
   for (int32_t b = 0; b < profile.data().outside_buffers; b++) before += profile.data().buffers[static_cast<size_t>(b)];
   AllocatorOptions options;
   options.thread_caches = false;   // peaks exact to the byte
-  if (plan.limit_bytes > 0) options.cap_bytes = static_cast<size_t>(before + plan.limit_bytes);
   CachingAllocator core(device, options);
+  before += lay_out(core, start);
+  core.reset_peaks();
+  if (plan.limit_bytes > 0) core.set_cap(static_cast<size_t>(before + plan.limit_bytes));
   CoreMemory memory(core);
   Simulated out;
   execute(plan, profile, memory, out);

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "policy/plan.hpp"
 #include "profiler/profile.hpp"
@@ -30,8 +32,11 @@ struct Simulated {
 
 void execute(const Plan& plan, const Profile& profile, Memory& memory, Simulated& counts);   // fills live bytes and replayed Ops
 
+// How the heap looks when the Pass begins: (offset, rounded bytes) of the live pieces, ascending. Holes between them may serve the Pass, or be too small.
+using StartLayout = std::vector<std::pair<int64_t, int64_t>>;
+
 // On CachingAllocator over SimulatedDevice, pages as on a CPU. The Plan's limit is the cap, as in training: free pages are given back before it is exceeded;
 // reserved bytes above the limit mean that even this was not enough.
-Simulated simulate(const Plan& plan, const Profile& profile);
+Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start = {});
 
 }  // namespace reprise

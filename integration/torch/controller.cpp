@@ -42,6 +42,11 @@ void exclude_regions(Trace& trace, const std::vector<std::string>& patterns) {
     }
 }
 
+void set_profile(Known& known, Profile profile) {
+  known.planner = std::make_shared<StepPlanner>(profile);
+  known.profile = std::make_shared<const Profile>(std::move(profile));
+}
+
 std::string module_of(const std::string& parameter) {
   const size_t dot = parameter.rfind('.');
   return dot == std::string::npos ? std::string() : parameter.substr(0, dot);
@@ -117,8 +122,9 @@ std::pair<uint64_t, Known> Controller::find(uint64_t key, int64_t start_live_byt
     const uint64_t next = (key ^ 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
     if (!known_.count(next)) {
       Known& derived = known_[next];
-      derived.profile = std::make_shared<const Profile>(with_gradients_resident(*here.profile));
+      set_profile(derived, with_gradients_resident(*here.profile));
       derived.match = here.match;
+      derived.derived = true;
       if (here.planned_limit == INT64_MAX) derived.following = here.following, derived.planned_limit = INT64_MAX;
       derived.learned_start_bytes = start_live_bytes;
       derived.learning = false;
@@ -145,6 +151,7 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
   }
   if (known.profile && !known.learning && !config.verify && needs_new_plan(known, config, pass.start_live_bytes)) make_plan(known, pass.start_live_bytes);
   known.passes++;
+  if (known.learning) known.following.reset();
   store(pass.key, known, generation);
   PassOptions options;
   options.verify = config.verify;
@@ -158,7 +165,7 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
   }
   if (known.profile && !known.learning && !config.verify) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
-  if (known.learning && config.budget_bytes > 0) pass.may_overflow();
+  if ((known.learning || known.derived) && config.budget_bytes > 0) pass.may_overflow();   // nobody has seen this step yet
   pass.set_options(std::move(options));
 }
 
@@ -219,7 +226,7 @@ Trace Controller::trace_of(const Pass& pass) const {
 void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) const {
   if (pass->caught_something()) return;   // R11: the next Pass keeps what was written unseen, and is learned instead
   try {
-    known.profile = std::make_shared<const Profile>(Profile::from_trace(trace_of(*pass)));
+    set_profile(known, Profile::from_trace(trace_of(*pass)));
   } catch (const std::exception& e) {   // never the training's problem
     std::fprintf(stderr, "reprise: this step cannot be planned (%s); saved tensors are %s\n", e.what(), keeps_everything(config()) ? "kept" : "dropped in groups");
     known.breaks = 4;
@@ -228,27 +235,35 @@ void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) const {
   }
   known.match = pass->matches();
   known.learning = false;
-  known.settled = false;
+  known.settled = known.derived = false;
   known.learned_start_bytes = pass->start_live_bytes;
   known.appearing_bytes = reprise::appearing_bytes(*known.profile);
   known.learning_seconds = known.profile->data().pass_seconds;
   known.learning_peak_bytes = pass->peak_bytes;
   known.following.reset();
   known.planned_limit = -1;
+  measured(pass, known);
+}
+
+// Raises, if no Plan fits either.
+void Controller::measured(const std::shared_ptr<Pass>& pass, Known& known) const {
   known.did_not_fit = pass->overflowed();
   if (!known.did_not_fit) return;
   known.first_refused = out_of_memory_text(overflow::first_asked_bytes());
-  make_plan(known, pass->start_live_bytes);   // raises, if no Plan fits either
+  make_plan(known, pass->start_live_bytes);
+  if (!known.raise) known.planned_limit = -1;   // made on the heap of a backward's end: once more on that of the next start
 }
 
 // The first Pass under a Plan was measured too: with warm caches, and with what the learning Pass left behind in its place.
 void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) const {
   known.settled = true;
+  known.derived = false;
   try {
-    known.profile = std::make_shared<const Profile>(reprise::settled(*known.profile, trace_of(*pass)));
+    set_profile(known, reprise::settled(*known.profile, trace_of(*pass)));
     known.learned_start_bytes = pass->start_live_bytes;
     known.appearing_bytes = reprise::appearing_bytes(*known.profile);
     known.planned_limit = -1;
+    measured(pass, known);
   } catch (const std::exception& e) {   // the Profile there is stays good
     std::fprintf(stderr, "reprise: the second look at this step is not used (%s)\n", e.what());
   }
@@ -261,9 +276,12 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   known.unplanned_bytes = unplanned_bytes();
   const int64_t beside = start_live_bytes + known.unplanned_bytes;
   const int64_t limit_bytes = config.budget_bytes > 0 ? std::max<int64_t>(1, config.budget_bytes - beside) : 0;
+  const StartLayout start = start_layout();
   PlanResult result;
+  known.smallest_budget_bytes = 0;
   try {
-    result = plan_for(*known.profile, config, limit_bytes);
+    result = known.planner->plan(config.policy, limit_bytes, start);
+    if (result.smallest_limit_bytes > 0) known.smallest_budget_bytes = smallest_budget_for(known, beside, start);
   } catch (const std::exception& e) {   // never the training's problem: saved tensors are dropped in groups, the cap holds
     result.infeasible = std::string("no plan: ") + e.what();
   }
@@ -271,10 +289,10 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   known.planned_limit = limit_bytes;
   known.infeasible = result.infeasible;
   known.smallest_limit_bytes = result.smallest_limit_bytes;
-  known.smallest_budget_bytes = result.smallest_limit_bytes > 0 ? smallest_budget_for(known, beside, result.smallest_limit_bytes) : 0;
   // A learning Pass that fitted is proof that the step does, whatever the planner found: then the same way again. A scheme asked for by name is followed.
   known.raise = known.did_not_fit && known.smallest_budget_bytes > 0;
   const bool as_learned = known.smallest_budget_bytes > 0 && !known.did_not_fit && config.policy == "auto";
+  if (as_learned && known.derived) known.learning = true;   // nobody has seen this step yet
   known.following = result.plan && !as_learned ? Following::of(std::move(*result.plan), known.match) : nullptr;
   if (config.log > 0 && known.following) {
     const Plan& p = known.following->plan;

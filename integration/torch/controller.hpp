@@ -18,6 +18,8 @@
 
 namespace reprise::engine {
 
+class StepPlanner;
+
 struct Parameter {
   std::string name;                  // "layers.3.mlp.up.weight"
   c10::StorageImpl* storage = nullptr;
@@ -35,9 +37,11 @@ struct Config {
 // then optimizer state) is there from the start. A plain value: the Controller's own copy is under its mutex.
 struct Known {
   std::shared_ptr<const Profile> profile;
+  std::shared_ptr<StepPlanner> planner;   // for this Profile
   std::vector<uint64_t> match;
   int64_t learned_start_bytes = 0;   // live at the start of the Pass it was learned from
   int64_t appearing_bytes = 0;       // gradients that were not there before its backward
+  bool derived = false;              // the Profile was worked out from another's, and no such step was seen so far
   bool settled = false;              // false: derived, or learned from a first, cold Pass; the next Pass under its Plan is measured again
   std::shared_ptr<const Following> following;
   int64_t planned_limit = -1;        // limit_bytes of `following`
@@ -83,6 +87,7 @@ class Controller {
  private:
   std::pair<uint64_t, Known> find(uint64_t first_operator, int64_t start_live_bytes);   // under the mutex
   void learn(const std::shared_ptr<Pass>& pass, Known& known) const;
+  void measured(const std::shared_ptr<Pass>& pass, Known& known) const;
   void settle(const std::shared_ptr<Pass>& pass, Known& known) const;
   Trace trace_of(const Pass& pass) const;
   void make_plan(Known& known, int64_t start_live_bytes) const;

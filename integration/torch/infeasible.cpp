@@ -34,9 +34,9 @@ std::string holders(const Profile& profile) {
 
 // Asked for only after a failure: a Plan that fitted by its prediction has no smallest budget yet.
 int64_t smallest_budget(const Known& known) {
-  if (known.smallest_budget_bytes > 0 || !known.profile || known.planned_limit < 0 || known.planned_limit == INT64_MAX) return known.smallest_budget_bytes;
+  if (known.smallest_budget_bytes > 0 || !known.planner || known.planned_limit < 0 || known.planned_limit == INT64_MAX) return known.smallest_budget_bytes;
   try {
-    return smallest_budget_for(known, Controller::get().config().budget_bytes - known.planned_limit, smallest_limit(*known.profile));
+    return smallest_budget_for(known, Controller::get().config().budget_bytes - known.planned_limit, start_layout());
   } catch (const std::exception&) {
     return 0;
   }

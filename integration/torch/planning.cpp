@@ -3,12 +3,16 @@
 #include <algorithm>
 #include <cmath>
 
-#include "policy/planner.hpp"
+#include "integration/torch/cpu_allocator.hpp"
 #include "policy/schemes.hpp"
 #include "profiler/gradients.hpp"
-#include "profiler/profile.hpp"
 
 namespace reprise::engine {
+namespace {
+
+constexpr int kAttempts = 3;
+
+}  // namespace
 
 bool keeps_everything(const Config& config) { return config.policy == "none" || (config.budget_bytes <= 0 && config.policy == "auto"); }
 
@@ -22,33 +26,76 @@ bool needs_new_plan(const Known& known, const Config& config, int64_t start_live
   return std::llabs(limit_bytes - known.planned_limit) > slack;
 }
 
-PlanResult plan_for(const Profile& profile, const Config& config, int64_t limit_bytes) {
+StartLayout start_layout() {
+  constexpr int64_t kSmall = 1024, kRounding = 64;   // smaller ones are served from slabs, which count as they are
+  StartLayout layout;
+  cpu_core().visit_live([&](void* pointer, std::size_t bytes, Tag) {
+    const auto rounded = (static_cast<int64_t>(bytes) + kRounding - 1) / kRounding * kRounding;
+    if (rounded > kSmall) layout.emplace_back(reinterpret_cast<int64_t>(pointer), rounded);
+  });
+  std::sort(layout.begin(), layout.end());
+  for (auto it = layout.rbegin(); it != layout.rend(); ++it) it->first -= layout.front().first;
+  return layout;
+}
+
+// The Plan with the reserved bytes it needs on this heap.
+Plan StepPlanner::tried(Plan plan, int64_t limit_bytes, const StartLayout& start) const {
+  plan.limit_bytes = limit_bytes;
+  plan.predicted_reserved_bytes = simulate(plan, profile_, start).peak_reserved_bytes;
+  return plan;
+}
+
+PlanResult StepPlanner::automatic(int64_t limit_bytes, const StartLayout& start) {
   PlanResult result;
-  try {
-    if (config.policy == "auto") result.plan = plan(profile, std::max<int64_t>(limit_bytes, 1));
-    else result.plan = plan_scheme(profile, config.policy, limit_bytes);
-  } catch (const InfeasibleLimit& e) {
-    // Not the plan that was asked for, but one that needs least: the cap itself is the allocator's, and it holds.
+  int64_t target = limit_bytes, least = INT64_MAX;
+  std::string why;
+  for (int attempt = 0; attempt < kAttempts && target > 0; attempt++) {
+    std::optional<Plan> found;
+    bool smallest = false;
     try {
-      result.plan = plan(profile, e.smallest_limit_bytes);
-    } catch (const InfeasibleLimit&) {
-      result.plan = plan_scheme(profile, "full");
+      found = planner_.plan(target);
+    } catch (const InfeasibleLimit& e) {
+      if (why.empty()) why = e.what();
+      found = planner_.plan(e.smallest_limit_bytes);
+      smallest = true;
     }
-    if (result.plan->predicted_reserved_bytes > limit_bytes) {   // the search is no proof: the smallest it found may fit after all
-      result.infeasible = e.what();
-      result.smallest_limit_bytes = e.smallest_limit_bytes;
+    const int64_t empty_heap_bytes = found->predicted_reserved_bytes;
+    Plan plan = tried(std::move(*found), limit_bytes, start);
+    const int64_t excess = plan.predicted_reserved_bytes - limit_bytes;
+    if (plan.predicted_reserved_bytes < least) {
+      least = plan.predicted_reserved_bytes;
+      result.plan = std::move(plan);
     }
+    if (excess <= 0 || smallest) break;
+    target = std::min(target, empty_heap_bytes) - excess;
   }
-  if (config.policy != "auto" && limit_bytes > 0 && result.plan->predicted_reserved_bytes > limit_bytes)
-    result.infeasible = "scheme " + config.policy + " needs " + std::to_string(result.plan->predicted_reserved_bytes) + " bytes above the Pass's start, " +
+  if (least <= limit_bytes) return result;
+  result.smallest_limit_bytes = least;
+  result.infeasible = why.empty() ? "plan: what is live leaves holes; the best Plan for " + std::to_string(limit_bytes) + " bytes needs " + std::to_string(least) : why;
+  return result;
+}
+
+PlanResult StepPlanner::plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (policy == "auto" && limit_bytes > 0) return automatic(limit_bytes, start);
+  PlanResult result;
+  result.plan = policy == "auto" ? planner_.plan(0) : planner_.scheme(policy, limit_bytes);
+  if (limit_bytes > 0 && result.plan->predicted_reserved_bytes > limit_bytes)
+    result.infeasible = "scheme " + policy + " needs " + std::to_string(result.plan->predicted_reserved_bytes) + " bytes above the Pass's start, " +
                         std::to_string(limit_bytes) + " are left under the budget";
   return result;
 }
 
-int64_t smallest_budget_for(const Known& known, int64_t beside_bytes, int64_t smallest_limit_bytes) {
-  const int64_t appearing = appearing_bytes(*known.profile);
-  if (appearing == 0) return beside_bytes + smallest_limit_bytes;
-  return beside_bytes + std::max(smallest_limit_bytes, appearing + smallest_limit(with_gradients_resident(*known.profile)));
+int64_t StepPlanner::smallest_limit(const StartLayout& start) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const int64_t limit = planner_.smallest_limit();
+  return std::max(limit, tried(planner_.plan(limit), limit, start).predicted_reserved_bytes);
+}
+
+int64_t smallest_budget_for(const Known& known, int64_t beside_bytes, const StartLayout& start) {
+  const int64_t now = known.planner->smallest_limit(start), appearing = appearing_bytes(*known.profile);
+  if (appearing == 0) return beside_bytes + now;
+  return beside_bytes + std::max(now, appearing + StepPlanner(with_gradients_resident(*known.profile)).smallest_limit(start));
 }
 
 }  // namespace reprise::engine

@@ -1,25 +1,47 @@
-// Where the engine meets the policy layer: a Trace and a limit in, a Plan out. Nothing of torch on the other side.
+// Where the engine meets the policy layer: a Profile and a limit in, a Plan out. Nothing of torch on the other side.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
 #include "integration/torch/controller.hpp"
+#include "policy/planner.hpp"
+#include "policy/simulate.hpp"
 #include "profiler/profile.hpp"
 
 namespace reprise::engine {
 
 struct PlanResult {
   std::optional<Plan> plan;
-  std::string infeasible;     // why it does not fit, or ""
-  int64_t smallest_limit_bytes = 0;
+  std::string infeasible;            // why it does not fit, or ""
+  int64_t smallest_limit_bytes = 0;  // set with infeasible
+};
+
+// All Plans for one Profile, each tried on the heap as it is: what is live at the Pass's start lies somewhere, and holes between may be too small.
+// Threads: one mutex; any thread may ask.
+class StepPlanner {
+ public:
+  explicit StepPlanner(const Profile& profile) : profile_(profile), planner_(profile) {}
+
+  PlanResult plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start);
+  int64_t smallest_limit(const StartLayout& start);
+
+ private:
+  Plan tried(Plan plan, int64_t limit_bytes, const StartLayout& start) const;
+  PlanResult automatic(int64_t limit_bytes, const StartLayout& start);
+
+  std::mutex mutex_;
+  Profile profile_;
+  Planner planner_;
 };
 
 bool keeps_everything(const Config& config);                       // policy "none", or no budget with "auto"
 // Hysteresis: a Plan is not changed for less than 1 % of its limit.
 bool needs_new_plan(const Known& known, const Config& config, int64_t start_live_bytes);
-PlanResult plan_for(const Profile& profile, const Config& config, int64_t limit_bytes);
 // The smallest budget for this step and for the next, which begins with its gradients there. beside_bytes: live and rounding at the Pass's start.
-int64_t smallest_budget_for(const Known& known, int64_t beside_bytes, int64_t smallest_limit_bytes);
+int64_t smallest_budget_for(const Known& known, int64_t beside_bytes, const StartLayout& start);
+StartLayout start_layout();                                        // of torch's CPU allocator, now
 
 }  // namespace reprise::engine
