@@ -27,10 +27,15 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("write_policy", ALL_POLICIES if metafunc.config.getoption("--all-policies") else QUICK_POLICIES)
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "hangs_after(seconds): how long the test may take on a crowded machine; 180 without it")
+
+
 @pytest.fixture(autouse=True)
-def not_forever():
-    """A test that hangs, even inside C++, ends its process after three minutes with a traceback; xdist counts it and goes on."""
-    faulthandler.dump_traceback_later(180, exit=True, file=sys.__stderr__)
+def not_forever(request):
+    """A test that hangs, even inside C++, ends its process with a traceback; xdist counts it and goes on."""
+    marker = request.node.get_closest_marker("hangs_after")
+    faulthandler.dump_traceback_later(marker.args[0] if marker else 180, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
 

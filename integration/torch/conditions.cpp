@@ -53,7 +53,7 @@ Settings Settings::now() {
 std::shared_ptr<const Settings> snapshot(const std::shared_ptr<const Settings>& last) {
   Settings now = Settings::now();
   if (last && *last == now) return last;
-  return std::make_shared<const Settings>(std::move(now));
+  return std::make_shared<const Settings>(now);
 }
 
 SettingsScope::SettingsScope(const Settings& wanted) : before_(Settings::now()), changed_(false) {

@@ -309,7 +309,7 @@ std::optional<Known> Controller::last_known() const {
   return it == known_.end() ? std::nullopt : std::optional<Known>(it->second);
 }
 
-void Controller::replace_plan(Plan plan) {
+void Controller::replace_plan(const Plan& plan) {
   plan.validate();
   std::lock_guard<std::mutex> lock(mutex_);
   bool found = false;

@@ -82,7 +82,7 @@ class Controller {
   // What the report is made of: the kind of Pass seen last.
   std::optional<Known> last_known() const;
   std::optional<Known> known(uint64_t first_operator) const;
-  void replace_plan(Plan plan);                       // apply(): throws std::invalid_argument if it was made for another Trace
+  void replace_plan(const Plan& plan);                       // apply(): throws std::invalid_argument if it was made for another Trace
 
  private:
   std::pair<uint64_t, Known> find(uint64_t first_operator, int64_t start_live_bytes);   // under the mutex

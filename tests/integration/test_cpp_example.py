@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+pytestmark = pytest.mark.hangs_after(900)   # whole programs, several one after the other
 BUILD = pathlib.Path(os.environ.get("REPRISE_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build"))
 TRAIN, UNMODIFIED = BUILD / "examples" / "reprise_example_train", BUILD / "examples" / "reprise_example_unmodified"
 SHIM, ADAPTER = BUILD / "python" / "reprise" / "libreprise.so", "libreprise_torch.so"
@@ -17,7 +18,7 @@ def run(program, *arguments, loaded, **variables):
     """Runs a program; the loader writes every object that it ever maps into the process, dlopen's too, to `loaded`."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("REPRISE", "PYTHON", "LD_"))}
     environment.update(OMP_NUM_THREADS="1", LD_DEBUG="files", LD_DEBUG_OUTPUT=str(loaded), **{k: str(v) for k, v in variables.items()})
-    done = subprocess.run([program, *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=150)
+    done = subprocess.run([program, *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.hangs_after(900)   # whole programs, several one after the other
 SCRIPTS = pathlib.Path(__file__).parent / "scripts"
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 
