@@ -12,8 +12,10 @@ constexpr float kNever = 1e30F;
 }  // namespace
 
 Segments::Segments(const Instance& in, const std::vector<int32_t>& borders, const std::vector<Bound::Trade>& trades, const Choice& base, int64_t most_bytes)
-    : in_(in), base_(base), slot_(std::max<int64_t>(1, most_bytes / (kSlots - 1))) {
+    : in_(in), base_(base), slot_(std::max<int64_t>(1, most_bytes / (kSlots - 1))), all_(base) {
+  for (int32_t v = 0; v < in.values(); v++) all_.keep[at(v)] |= in.saved[at(v)];
   cut(borders);
+  find_backward_cells();
   add_options(trades);
   solve();
 }
@@ -38,27 +40,13 @@ void Segments::cut(const std::vector<int32_t>& borders) {
   }
 }
 
-// Per segment: the highest level in its backward, with all that it saved and that is not yet released there; other segments' Values are not its own.
-std::vector<int64_t> Segments::backward_levels() const {
-  std::vector<int32_t> segment_of(at(in_.ops())), owner(at(in_.time.cells), -1);
-  for (size_t s = 0; s < segments_.size(); s++) for (int32_t o = segments_[s].first; o < segments_[s].end; o++) segment_of[at(o)] = static_cast<int32_t>(s);
-  std::vector<int64_t> held(segments_.size()), levels(segments_.size());
-  std::vector<std::vector<int32_t>> released(at(in_.time.cells) + 1);
-  const auto segment = [&](int32_t v) { return at(segment_of[at(in_.last_maker(v))]); };
-  for (int32_t v = 0; v < in_.values(); v++) {
-    if (!in_.saved[at(v)] || in_.last_maker(v) < 0 || in_.time.last_unpack[at(v)] < 0) continue;
-    held[segment(v)] += in_.bytes[at(v)];
-    released[at(std::min(in_.time.cells, in_.time.last_release[at(v)]))].push_back(v);
-  }
-  for (const Timeline::Unpack& u : in_.time.unpacks) if (in_.last_maker(u.value) >= 0) owner[at(u.cell)] = static_cast<int32_t>(segment(u.value));
-  size_t now = segments_.size() - 1;
-  for (int32_t c = 0; c < in_.time.cells; c++) {
-    for (int32_t v : released[at(c)]) held[segment(v)] -= in_.bytes[at(v)];
-    if (c < in_.time.forward_end) continue;
-    if (owner[at(c)] >= 0) now = at(owner[at(c)]);
-    levels[now] = std::max(levels[now], held[now] + in_.time.base_max[at(c)]);
-  }
-  return levels;
+void Segments::find_backward_cells() {
+  segment_of_.resize(at(in_.ops()));
+  owner_.assign(at(in_.time.cells), -1);
+  for (size_t s = 0; s < segments_.size(); s++) for (int32_t o = segments_[s].first; o < segments_[s].end; o++) segment_of_[at(o)] = static_cast<int32_t>(s);
+  for (const Timeline::Unpack& u : in_.time.unpacks) if (in_.last_maker(u.value) >= 0) owner_[at(u.cell)] = segment_of_[at(in_.last_maker(u.value))];
+  int32_t now = static_cast<int32_t>(segments_.size()) - 1;
+  for (int32_t c = in_.time.forward_end; c < in_.time.cells; c++) owner_[at(c)] = owner_[at(c)] >= 0 ? now = owner_[at(c)] : now;
 }
 
 // Per Op: whether it helps to make something saved in its segment that does not cross its end.
@@ -78,30 +66,57 @@ std::vector<uint8_t> Segments::serving() const {
   return out;
 }
 
+Segments::Option Segments::option(size_t s, const std::function<bool(int32_t)>& keeps) const {
+  Option out;
+  int64_t kept = 0;
+  for (int32_t o = segments_[s].first; o < segments_[s].end; o++)
+    for (int32_t i = in_.made_at[at(o)]; i < in_.made_at[at(o) + 1]; i++) {
+      const int32_t v = in_.made[at(i)];
+      if (in_.last_maker(v) != o || in_.must_keep[at(v)] || base_.keep[at(v)]) continue;
+      const auto crosses = [&](const Segment& next) { return std::find(next.crossing.begin(), next.crossing.end(), v) != next.crossing.end(); };
+      if ((s + 1 < segments_.size() && crosses(segments_[s + 1])) || keeps(v)) out.keep.push_back(v), kept += in_.bytes[at(v)];
+    }
+  out.kept = slots(kept);
+  return out;
+}
+
+// Everything outside the segment kept: what is added, and how high its own backward rises above what the others hold.
+void Segments::price(size_t s, Option option, Pricer& pricer) {
+  Choice c = all_;
+  std::vector<int64_t> others(at(in_.time.cells) + 1);
+  for (int32_t v = 0; v < in_.values(); v++) {
+    if (!in_.saved[at(v)] || in_.last_maker(v) < 0) continue;
+    const bool own = segment_of_[at(in_.last_maker(v))] == static_cast<int32_t>(s);
+    if (own) c.keep[at(v)] = base_.keep[at(v)];
+    else others[at(in_.time.birth[at(v)])] += in_.bytes[at(v)], others[at(std::min(in_.time.cells, std::max(in_.time.gone[at(v)], in_.time.last_release[at(v)])))] -= in_.bytes[at(v)];
+  }
+  for (int32_t v : option.keep) c.keep[at(v)] = 1;
+  for (int32_t o : option.cuts) c.cut[at(o)] = 1;
+  pricer.price(c, kNoLimit);
+  int64_t held = 0, top = 0;
+  for (int32_t i = 0; i < in_.time.cells; i++) {
+    held += others[at(i)];
+    if (owner_[at(i)] == static_cast<int32_t>(s)) top = std::max(top, pricer.levels()[at(i)] - held);
+  }
+  option.seconds = pricer.seconds();
+  option.needs = std::max(slots(top), option.kept);
+  auto& list = segments_[s].options;
+  if (std::none_of(list.begin(), list.end(), [&](const Option& x) { return x.kept <= option.kept && x.needs <= option.needs && x.seconds <= option.seconds; })) list.push_back(std::move(option));
+}
+
+// All that is saved; as traded; only what crosses into the next segment. Each with what it drops made again in one go, and one by one.
 void Segments::add_options(const std::vector<Bound::Trade>& trades) {
-  const auto levels = backward_levels();
   const auto serves = serving();
+  Pricer pricer(in_);
   for (size_t s = 0; s < segments_.size(); s++) {
     Segment& segment = segments_[s];
-    for (size_t k = 0; k <= trades.size() + 1; k++) {   // all that is saved; as traded; what crosses into the next segment only
-      Option option;
-      int64_t kept = 0;
-      for (int32_t o = segment.first; o < segment.end; o++) {
-        const double seconds = serves[at(o)] ? in_.seconds[at(o)] + in_.overhead_seconds : 0;
-        if (k == 0) segment.inner += seconds;
-        else if (k > trades.size() || trades[k - 1].again[at(o)]) option.seconds += seconds;
-        for (int32_t i = in_.made_at[at(o)]; i < in_.made_at[at(o) + 1]; i++) {
-          const int32_t v = in_.made[at(i)];
-          if (in_.last_maker(v) != o || in_.must_keep[at(v)] || base_.keep[at(v)]) continue;
-          const bool crosses = s + 1 < segments_.size() && std::find(segments_[s + 1].crossing.begin(), segments_[s + 1].crossing.end(), v) != segments_[s + 1].crossing.end();
-          const bool keep = crosses || (k == 0 ? in_.saved[at(v)] != 0 : k <= trades.size() && trades[k - 1].keep[at(v)] != 0);
-          if (keep) option.keep.push_back(v), kept += in_.bytes[at(v)];
-        }
-      }
-      option.kept = slots(kept);
-      option.needs = std::max(slots(levels[s]), option.kept);
-      const bool known = std::any_of(segment.options.begin(), segment.options.end(), [&](const Option& x) { return x.kept <= option.kept && x.needs <= option.needs && x.seconds <= option.seconds; });
-      if (!known) segment.options.push_back(std::move(option));
+    for (int32_t o = segment.first; o < segment.end; o++) segment.inner += serves[at(o)] ? in_.seconds[at(o)] + in_.overhead_seconds : 0;
+    price(s, option(s, [&](int32_t v) { return in_.saved[at(v)] != 0; }), pricer);
+    for (size_t k = 0; k <= trades.size(); k++) {
+      Option traded = option(s, [&](int32_t v) { return k < trades.size() && trades[k].keep[at(v)] != 0; });
+      price(s, traded, pricer);
+      for (int32_t o = segment.first + 1; o < segment.end; o++) traded.cuts.push_back(o);
+      price(s, std::move(traded), pricer);
     }
   }
 }
@@ -154,6 +169,7 @@ void Segments::follow(int32_t s, int32_t t, int32_t m, int32_t depth, Choice& ch
   }
   const Option& option = segments_[at(s)].options[at(b.option)];
   hold(option.keep);
+  for (int32_t o : option.cuts) choice.cut[at(o)] = std::max<uint8_t>(choice.cut[at(o)], 1);
   if (s == t) return;
   choice.cut[at(segments_[at(s)].end)] = std::max<uint8_t>(choice.cut[at(segments_[at(s)].end)], 1);
   follow(s + 1, t, m - option.kept, depth, choice);

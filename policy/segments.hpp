@@ -5,13 +5,14 @@
 //   G1  one segment: an option whose kept bytes and backward fit into m
 //   G2  s under an option, then best(s + 1, t, m - kept)
 //   G3  a checkpoint before k: best(k, t, m - crossing(k)), then s … k - 1 runs again: forward(s … k - 2) + inner(k - 1) + best(s, k - 1, m)
-// Bytes and seconds of options come from Bound::trades: equal Blocks are traded equally, whatever their number. The answer is a proposal: the Pricer says
+// Options come from Bound::trades and are priced one segment at a time, everything else kept; equal segments share the prices. The answer is a proposal: the Pricer says
 // what it really needs, so several m are offered.
 // Cost: segments^3 × slots / 6, at most 64 and 128: about 20 ms. Threads: none. Failure: none; no proposal where nothing fits.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "policy/bound.hpp"
@@ -29,7 +30,7 @@ class Segments {
 
  private:
   struct Option {
-    std::vector<int32_t> keep;      // Values
+    std::vector<int32_t> keep, cuts;   // Values, Ops
     int32_t kept = 0, needs = 0;    // slots: held from its forward to its backward; highest in its backward, kept ones included
     double seconds = 0;             // that run again inside its backward
   };
@@ -44,8 +45,10 @@ class Segments {
 
   void cut(const std::vector<int32_t>& borders);
   std::vector<uint8_t> serving() const;
+  void find_backward_cells();
   void add_options(const std::vector<Bound::Trade>& trades);
-  std::vector<int64_t> backward_levels() const;
+  Option option(size_t segment, const std::function<bool(int32_t)>& keeps) const;
+  void price(size_t segment, Option option, Pricer& pricer);
   void solve();
   void solve_range(int32_t s, int32_t t);
   void follow(int32_t s, int32_t t, int32_t m, int32_t depth, Choice& choice) const;
@@ -57,7 +60,10 @@ class Segments {
   const Instance& in_;
   const Choice& base_;                          // kept whatever the options say
   int64_t slot_ = 1;                            // bytes
+  Choice all_;                                  // keeps all that is saved
   std::vector<Segment> segments_;
+  std::vector<int32_t> segment_of_;             // per Op
+  std::vector<int32_t> owner_;                  // per cell: the segment whose backward runs, or -1 in the forward
   std::vector<Best> table_;
 };
 

@@ -86,4 +86,13 @@ void Search::propose(const std::vector<int32_t>& borders) {
   }
 }
 
+std::vector<Choice> Search::lowest(size_t count) const {
+  std::vector<const Start*> order;
+  for (const Start& s : starts_) order.push_back(&s);
+  std::stable_sort(order.begin(), order.end(), [](const Start* a, const Start* b) { return a->peak < b->peak; });
+  std::vector<Choice> out;
+  for (size_t i = 0; i < std::min(count, order.size()); i++) out.push_back(order[i]->choice);
+  return out;
+}
+
 }  // namespace reprise
