@@ -1,10 +1,11 @@
 // What benchmarks/plans.py prints, without torch: reprise_plans FOLDER SHARE… reads the Profiles recorded there, plans for each share of plain's
-// activation bytes and for the smallest limit, and prints one JSON object a line.
+// activation bytes and for the smallest limit, each alone ("plan") and after a Frontier ("after"), and prints one JSON object a line.
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <map>
 #include <sstream>
@@ -44,20 +45,16 @@ Profile recorded(const fs::path& folder) {
 
 double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }   // one thread; a shared machine's wall clock would count other work
 
-nlohmann::json row(const Profile& profile, double share, int64_t plain_bytes, int64_t limit) {
-  nlohmann::json out = {{"share", share}, {"limit_bytes", limit}, {"plain_bytes", plain_bytes}, {"ops", profile.ops().size()}, {"plan", nullptr}};
-  double forward = 0;
-  for (const ProfileOp& o : profile.ops()) forward += o.forward_seconds;
-  out["forward_seconds"] = forward;
-  const double began = cpu_seconds();
+nlohmann::json answer(const char* name, double began, const std::function<Plan()>& ask) {
+  nlohmann::json out = {{name, nullptr}};
   try {
-    const Plan p = plan(profile, limit);
-    out["plan"] = {{"predicted_live_bytes", p.predicted_live_bytes}, {"predicted_reserved_bytes", p.predicted_reserved_bytes}, {"added_seconds", p.added_seconds},
-                   {"lower_bound_seconds", p.lower_bound_seconds}, {"groups", p.groups.size()}, {"kept", p.keep.size()}};
+    const Plan p = ask();
+    out[name] = {{"limit_bytes", p.limit_bytes}, {"predicted_live_bytes", p.predicted_live_bytes}, {"predicted_reserved_bytes", p.predicted_reserved_bytes},
+                 {"added_seconds", p.added_seconds}, {"lower_bound_seconds", p.lower_bound_seconds}, {"groups", p.groups.size()}, {"kept", p.keep.size()}};
   } catch (const InfeasibleLimit& e) {
     out["smallest_limit_bytes"] = e.smallest_limit_bytes;
   }
-  out["planning_seconds"] = cpu_seconds() - began;
+  out[std::string(name) + "_seconds"] = cpu_seconds() - began;
   return out;
 }
 
@@ -68,11 +65,21 @@ int run(int count, char** arguments) {
   }
   const Profile profile = recorded(arguments[1]);
   const int64_t plain = scheme_plan(profile, "none").predicted_live_bytes;
-  for (int i = 2; i < count; i++) {
-    const double share = std::stod(arguments[i]);
-    std::printf("%s\n", row(profile, share, plain, static_cast<int64_t>(share * static_cast<double>(plain))).dump().c_str());
+  double forward = 0;
+  for (const ProfileOp& o : profile.ops()) forward += o.forward_seconds;
+  Planner after(profile);
+  double began = cpu_seconds();
+  const Frontier f = after.frontier();
+  const nlohmann::json common = {{"plain_bytes", plain}, {"forward_seconds", forward}, {"ops", profile.ops().size()}, {"frontier_plans", f.plans.size()}, {"frontier_seconds", cpu_seconds() - began}};
+  for (int i = 2; i <= count; i++) {
+    const double share = i < count ? std::stod(arguments[i]) : 0;   // the last: the smallest limit
+    const int64_t limit = i < count ? static_cast<int64_t>(share * static_cast<double>(plain)) : after.smallest_limit();
+    nlohmann::json row = common;
+    row["share"] = share;
+    row.update(answer("plan", cpu_seconds(), [&] { return plan(profile, limit); }));
+    row.update(answer("after", cpu_seconds(), [&] { return after.plan(limit); }));
+    std::printf("%s\n", row.dump().c_str());
   }
-  std::printf("%s\n", row(profile, 0, plain, smallest_limit(profile)).dump().c_str());
   return 0;
 }
 

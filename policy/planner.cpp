@@ -36,6 +36,7 @@ struct Planner::State {
 
   Plan priced(const Choice& choice, const std::string& scheme, int64_t limit) {
     Plan p = pricer.plan(choice, scheme, limit);
+    if (p.limit_bytes > 0) p.limit_bytes = std::max(p.limit_bytes, p.predicted_live_bytes);   // the simulated core's cap: as tight as it can be held
     if (options.simulate) p.predicted_reserved_bytes = simulate(p, profile).peak_reserved_bytes;
     return p;
   }
@@ -67,9 +68,9 @@ struct Planner::State {
   }
 
   // Searches until the reserved bytes of the simulated core fit too; all that was looked at is remembered.
-  void look(int64_t room, std::vector<Choice> starts, double share) {
+  void look(int64_t room, std::vector<Choice> starts, double share, bool ask_bound = true) {
     int64_t target = room;
-    for (Choice& c : bound.run(target, 0).choices) starts.push_back(std::move(c));
+    if (ask_bound) for (Choice& c : bound.run(target, 0).choices) starts.push_back(std::move(c));
     for (int32_t attempt = 0; attempt < std::max(1, options.simulate_attempts) && target > 0; attempt++) {
       const reprise::Found f = search.run(target, starts, attempt == 0 ? share : share / 4);
       const Plan p = priced(f.choice, "auto", room);
@@ -109,7 +110,7 @@ Plan Planner::plan(int64_t limit) {
   if (std::find(s.asked.begin(), s.asked.end(), limit) == s.asked.end()) {
     bool close = false;
     std::vector<Choice> starts = s.neighbours(room, close);
-    s.look(room, std::move(starts), close ? 0.25 : 1.0);
+    s.look(room, std::move(starts), close ? 0.4 : 1.0);
     s.asked.push_back(limit);
   }
   if (!s.fitting(room)) smallest_limit();   // what needs least may fit
@@ -129,8 +130,11 @@ Plan Planner::scheme(const std::string& name, int64_t limit) {
 
 int64_t Planner::smallest_limit() {
   State& s = *state_;
-  if (!s.least_known) s.look(1, {}, 1.0);
-  s.least_known = true;
+  if (!s.least_known) {
+    for (const Choice& c : s.search.lowest(8)) s.remember(c, s.priced(c, "auto", 1));   // few live bytes may still be badly placed
+    s.look(1, {}, 1.0);
+    s.least_known = true;
+  }
   return limit_for(s.found.front().needs);
 }
 
@@ -144,7 +148,7 @@ Frontier Planner::frontier(int32_t count) {
   for (int32_t k = count - 2; k >= 0; k--) limits.push_back(low + static_cast<int64_t>(static_cast<double>(high - low) * std::pow(static_cast<double>(k) / count, 1.5)));
   bool close = false;
   for (int64_t l : limits) s.look(room_in(l), s.neighbours(room_in(l), close), 0.2);
-  for (size_t k = limits.size(); k-- > 0;) s.look(room_in(limits[k]), s.neighbours(room_in(limits[k]), close), 0.1);
+  for (size_t k = limits.size(); k-- > 0;) s.look(room_in(limits[k]), s.neighbours(room_in(limits[k]), close), 0.1, false);
   Frontier out;
   out.trace_signature = s.profile.data().trace_signature;
   for (int64_t l : limits) s.asked.push_back(l);

@@ -37,7 +37,7 @@ Instance::Instance(const Profile& p, double overhead)
 Choice::Choice(const Instance& in) : keep(in.must_keep), memo(at(in.values())), cut(at(in.ops())) {}
 
 Pricer::Pricer(const Instance& in)
-    : in_(in), change_(at(in.time.cells) + 1), extra_(at(in.time.cells)), until_(at(in.values())), last_source_(at(in.values())), reach_(at(in.values())),
+    : in_(in), change_(at(in.time.cells) + 1), extra_(at(in.time.cells)), level_(at(in.time.cells)), until_(at(in.values())), last_source_(at(in.values())), reach_(at(in.values())),
       uses_(at(in.values())), source_stamp_(at(in.values())), op_stamp_(at(in.ops())), made_stamp_(at(in.values())) {}
 
 void Pricer::begin(const Choice& choice) {
@@ -154,7 +154,7 @@ void Pricer::sum_levels(const Choice& choice, int64_t limit_bytes) {
   peak_ = excess_ = 0;
   for (int32_t c = 0; c < in_.time.cells; c++) {
     live += change_[at(c)];
-    const int64_t level = live + std::max(in_.time.base_max[at(c)], in_.time.base_start[at(c)] + extra_[at(c)]);
+    const int64_t level = level_[at(c)] = live + std::max(in_.time.base_max[at(c)], in_.time.base_start[at(c)] + extra_[at(c)]);
     peak_ = std::max(peak_, level);
     if (level > limit_bytes) excess_ += level - limit_bytes;
   }

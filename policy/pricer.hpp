@@ -55,6 +55,7 @@ class Pricer {
   int64_t peak_bytes() const { return peak_; }
   int64_t excess_bytes() const { return excess_; }             // Σ over cells of what lies above the limit
   double seconds() const { return seconds_; }
+  const std::vector<int64_t>& levels() const { return level_; }   // per cell
   int64_t operations() const { return operations_; }           // Ops that run again
   const std::vector<Group>& groups() const { return groups_; } // of the last price with record: Profile Values
   Plan plan(const Choice& choice, std::string scheme, int64_t limit_bytes);   // Trace Values, checked by Plan::validate
@@ -68,7 +69,7 @@ class Pricer {
   bool is_there(int32_t v, int32_t cell) const { return until_[size_t(v)] > cell; }
 
   const Instance& in_;
-  std::vector<int64_t> change_, extra_;                        // per cell
+  std::vector<int64_t> change_, extra_, level_;                // per cell
   std::vector<int32_t> until_, last_source_, reach_, uses_;    // per Value; reach_: first Op after it that a cut above its memo precedes
   std::vector<int32_t> source_stamp_, op_stamp_, made_stamp_, todo_, group_, sources_, retained_;
   std::vector<Group> groups_;

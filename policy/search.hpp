@@ -30,6 +30,7 @@ class Search {
  public:
   Search(const Instance& instance, const std::vector<Block>& blocks, const SearchOptions& options);
   Found run(int64_t limit_bytes, const std::vector<Choice>& more_starts = {}, double share_of_prices = 1);
+  std::vector<Choice> lowest(size_t count) const;  // starts that need least bytes
 
  private:
   enum Side : uint8_t { kKeep, kMemo, kCut };

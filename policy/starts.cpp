@@ -77,10 +77,22 @@ void Search::make_starts(const std::vector<Block>& blocks) {
 
 // Nested checkpoints over the chain of stretches, for every amount of memory.
 void Search::propose(const std::vector<int32_t>& borders) {
-  const Segments segments(in_, borders, Bound(in_).trades(16), base_);
+  const auto trades = Bound(in_).trades(16);
   Choice c(in_);
-  for (int64_t share = 200; share > 0; share--)
-    if (segments.propose(in_.time.plain_peak / 160 * share, c)) offer(c);
+  for (int64_t most : {in_.time.plain_peak * 5 / 4, in_.time.plain_peak * 2 / 5}) {
+    const Segments segments(in_, borders, trades, base_, most);
+    for (int64_t bytes = most; bytes > 0; bytes -= segments.slot_bytes())
+      if (segments.propose(bytes, c)) offer(c);
+  }
+}
+
+std::vector<Choice> Search::lowest(size_t count) const {
+  std::vector<const Start*> order;
+  for (const Start& s : starts_) order.push_back(&s);
+  std::stable_sort(order.begin(), order.end(), [](const Start* a, const Start* b) { return a->peak < b->peak; });
+  std::vector<Choice> out;
+  for (size_t i = 0; i < std::min(count, order.size()); i++) out.push_back(order[i]->choice);
+  return out;
 }
 
 }  // namespace reprise
