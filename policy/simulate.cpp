@@ -43,7 +43,7 @@ Simulated simulate(const Plan& plan, const Profile& profile) {
   int64_t before = 0;
   for (int32_t b = 0; b < profile.data().outside_buffers; b++) before += profile.data().buffers[static_cast<size_t>(b)];
   AllocatorOptions options;
-  options.thread_caches = false;   // peaks exact to the byte
+  options.caches = false;   // peaks exact to the byte
   if (plan.limit_bytes > 0) options.cap_bytes = static_cast<size_t>(before + plan.limit_bytes);
   CachingAllocator core(device, options);
   CoreMemory memory(core);
