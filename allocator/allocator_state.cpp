@@ -1,5 +1,6 @@
 // CachingAllocator apart from its hot path: counts, streams, cap and pressure, statistics, fork.
 #include <algorithm>
+#include <bit>
 
 #include "allocator/caching_allocator.hpp"
 
@@ -9,33 +10,21 @@ namespace {
 thread_local constinit bool under_pressure = false;
 }  // namespace
 
-void CachingAllocator::count_locked(std::int64_t live, std::int64_t allocated) noexcept {
-  live_bytes_ += live;
-  allocated_bytes_ += allocated;
-  peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
-  peak_allocated_bytes_ = std::max(peak_allocated_bytes_, allocated_bytes_);
-}
-
-void CachingAllocator::collect_counts_locked(ThreadCache* cache) noexcept {
-  if (cache != nullptr) count_locked(cache->live_bytes.take(), cache->allocated_bytes.take());
-}
-
 std::size_t CachingAllocator::rounded_bytes(const void* pointer) const noexcept {
   if (offset_of(pointer) >= small_zone_bytes_) return piece_of(pointer).bytes;
   return slabs_.object_bytes(slab_of(pointer).class_index);
 }
 
 void CachingAllocator::free_locked(void* pointer) noexcept {
-  ++frees_;
   const std::size_t offset = offset_of(pointer);
-  count_locked(-static_cast<std::int64_t>(size_of(pointer)), -static_cast<std::int64_t>(rounded_bytes(pointer)));
+  counts_.remove(size_of(pointer), rounded_bytes(pointer));
   bool recorded = false;
   if (offset >= small_zone_bytes_) {
     Piece& piece = piece_of(pointer);
     recorded = piece.recorded;
     piece.requested = 0;
   } else {
-    std::atomic<std::uint64_t>& record = slabs_.record(slab_of(pointer), offset);
+    Record& record = slabs_.record(slab_of(pointer), offset);
     recorded = ObjectRecord{record.load(std::memory_order_relaxed)}.recorded();
     record.store(0, std::memory_order_relaxed);
   }
@@ -50,12 +39,12 @@ void CachingAllocator::release_locked(void* pointer) noexcept {
   if (offset_of(pointer) >= small_zone_bytes_) {
     heap_.give(&piece_of(pointer));
   } else {
-    slabs_.give(&pointer, 1);
+    slabs_.give(pointer);
   }
 }
 
 bool CachingAllocator::record_stream(void* pointer, StreamId stream) noexcept {
-  const std::lock_guard hold(gate_->lock);
+  const Hold hold(lock_);
   try {
     return note_stream_locked(pointer, stream);
   } catch (...) {
@@ -75,6 +64,7 @@ bool CachingAllocator::note_stream_locked(void* pointer, StreamId stream) {
   note.streams.push_back(stream);
   if (offset >= small_zone_bytes_) {
     piece_of(pointer).recorded = true;
+    heap_.never_keep(&piece_of(pointer));
   } else {
     slabs_.record(slab_of(pointer), offset).fetch_or(ObjectRecord::kRecorded, std::memory_order_relaxed);
   }
@@ -113,25 +103,9 @@ void CachingAllocator::poll_pending_locked(bool wait) noexcept {
   });
 }
 
-void CachingAllocator::give_cached_locked(ThreadCache& cache) noexcept {
-  for (CacheStack& stack : cache.stacks) {
-    slabs_.give(stack.objects.data(), static_cast<std::size_t>(stack.count.take()));
-  }
-}
-
-void CachingAllocator::retire_cache(ThreadCache* cache) noexcept {
-  collect_counts_locked(cache);
-  give_cached_locked(*cache);
-  frees_ += static_cast<std::uint64_t>(cache->frees.get());
-  for (std::size_t i = 0; i < slabs_.class_count(); ++i) {
-    allocations_per_class_[class_of(slabs_.object_bytes(i))] += static_cast<std::uint64_t>(cache->stacks[i].allocations.get());
-  }
-  std::erase_if(gate_->caches, [&](const auto& owned) { return owned.get() == cache; });
-}
-
-std::size_t CachingAllocator::trim_locked(std::size_t bytes, ThreadCache* cache) noexcept {
+std::size_t CachingAllocator::trim_locked(std::size_t bytes) noexcept {
   ++trims_;
-  if (cache != nullptr) give_cached_locked(*cache);
+  slabs_.give_cached();
   std::size_t given = slabs_.trim(bytes);
   if (given < bytes) given += heap_.trim(bytes - given);
   trimmed_bytes_ += given;
@@ -139,22 +113,18 @@ std::size_t CachingAllocator::trim_locked(std::size_t bytes, ThreadCache* cache)
 }
 
 std::size_t CachingAllocator::trim() noexcept {
-  ThreadCache* const mine = cache();
-  const std::lock_guard hold(gate_->lock);
-  collect_counts_locked(mine);
+  const Hold hold(lock_);
   poll_pending_locked(true);
-  return trim_locked(kNoCap, mine);
+  return trim_locked(kNoCap);
 }
 
 bool CachingAllocator::set_cap(std::size_t bytes) noexcept {
-  ThreadCache* const mine = cache();
   std::size_t missing = 0;
   do {
-    const std::lock_guard hold(gate_->lock);
-    collect_counts_locked(mine);
-    if (arena_.reserved_bytes() > bytes) {
+    const Hold hold(lock_);
+      if (arena_.reserved_bytes() > bytes) {
       poll_pending_locked(true);
-      trim_locked(arena_.reserved_bytes() - bytes, mine);
+      trim_locked(arena_.reserved_bytes() - bytes);
     }
     if (arena_.reserved_bytes() <= bytes) {
       arena_.set_cap(bytes);
@@ -167,7 +137,7 @@ bool CachingAllocator::set_cap(std::size_t bytes) noexcept {
 
 void CachingAllocator::set_pressure(PressureCallback callback) {
   auto fresh = callback ? std::make_shared<const PressureCallback>(std::move(callback)) : nullptr;
-  const std::lock_guard hold(gate_->lock);
+  const Hold hold(lock_);
   pressure_.swap(fresh);  // the old one dies after the lock: fresh was declared first
 }
 
@@ -177,11 +147,11 @@ bool CachingAllocator::relieve(std::size_t bytes) noexcept {
   std::shared_ptr<const PressureCallback> callback;
   std::uint64_t frees_before = 0;
   {
-    const std::lock_guard hold(gate_->lock);
+    const Hold hold(lock_);
     callback = pressure_;
     if (callback == nullptr) return false;
     ++pressure_calls_;
-    frees_before = frees_locked();
+    frees_before = counts_.frees();
   }
   std::size_t said = 0;
   under_pressure = true;
@@ -192,52 +162,26 @@ bool CachingAllocator::relieve(std::size_t bytes) noexcept {
   }
   under_pressure = false;
   if (said == 0) return false;
-  const std::lock_guard hold(gate_->lock);
+  const Hold hold(lock_);
   pressure_bytes_ += said;
-  return frees_locked() != frees_before;
-}
-
-std::uint64_t CachingAllocator::frees_locked() const noexcept {
-  std::uint64_t total = frees_;
-  for (const auto& cache : gate_->caches) total += static_cast<std::uint64_t>(cache->frees.get());
-  return total;
-}
-
-std::size_t CachingAllocator::cached_bytes_locked() const noexcept {
-  std::size_t total = 0;
-  for (const auto& cache : gate_->caches) {
-    for (std::size_t i = 0; i < slabs_.class_count(); ++i) {
-      total += static_cast<std::size_t>(cache->stacks[i].count.get()) * slabs_.object_bytes(i);
-    }
-  }
-  return total;
+  return counts_.frees() != frees_before;
 }
 
 Statistics CachingAllocator::statistics() const {
-  const std::lock_guard hold(gate_->lock);
-  std::int64_t live = live_bytes_;
-  std::int64_t allocated = allocated_bytes_;
+  const Hold hold(lock_);
   Statistics now;
+  counts_.show(now);
   now.allocations_per_class = allocations_per_class_;
-  for (const auto& cache : gate_->caches) {
-    live += cache->live_bytes.get();
-    allocated += cache->allocated_bytes.get();
-    for (std::size_t i = 0; i < slabs_.class_count(); ++i) {
-      now.allocations_per_class[class_of(slabs_.object_bytes(i))] += static_cast<std::uint64_t>(cache->stacks[i].allocations.get());
-    }
+  for (const ObjectStack& stack : slabs_.stacks()) {
+    if (stack.object_bytes != 0) now.allocations_per_class[static_cast<std::size_t>(std::bit_width(stack.object_bytes - 1))] += stack.allocations;
   }
-  now.live_bytes = static_cast<std::size_t>(live);
-  now.allocated_bytes = static_cast<std::size_t>(allocated);
+  for (const std::uint64_t count : now.allocations_per_class) now.allocations += count;
   now.reserved_bytes = arena_.reserved_bytes();
-  now.peak_live_bytes = static_cast<std::size_t>(std::max(live, peak_live_bytes_));
-  now.peak_allocated_bytes = static_cast<std::size_t>(std::max(allocated, peak_allocated_bytes_));
   now.peak_reserved_bytes = arena_.peak_reserved_bytes();
   now.cap_bytes = arena_.cap_bytes();
-  now.cached_bytes = cached_bytes_locked();
+  now.cached_bytes = slabs_.cached_bytes();
   now.pending_bytes = pending_bytes_;
   now.arena_bytes = slabs_.address_bytes() + heap_.address_bytes();
-  for (const std::uint64_t count : now.allocations_per_class) now.allocations += count;
-  now.frees = frees_locked();
   now.failed_allocations = failed_allocations_;
   now.device_calls = arena_.device_calls();
   now.device_failures = arena_.device_failures();
@@ -249,9 +193,8 @@ Statistics CachingAllocator::statistics() const {
 }
 
 void CachingAllocator::reset_peaks() noexcept {
-  const std::lock_guard hold(gate_->lock);
-  peak_live_bytes_ = live_bytes_;
-  peak_allocated_bytes_ = allocated_bytes_;
+  const Hold hold(lock_);
+  counts_.reset_peaks();
   arena_.reset_peak();
 }
 
@@ -263,7 +206,7 @@ void CachingAllocator::visit_live(const std::function<void(void*, std::size_t, T
   };
   std::vector<Shown> all;
   {
-    const std::lock_guard hold(gate_->lock);
+    const Hold hold(lock_);
     slabs_.visit_live([&](std::size_t offset, ObjectRecord record) {
       all.push_back({arena_.base() + offset, record.requested(), record.tag()});
     });
@@ -278,7 +221,7 @@ void CachingAllocator::after_fork_in_child() noexcept {
   arena_.set_cap(kNoCap);
   observer_.store(nullptr, std::memory_order_release);
   auto dropped = std::move(pressure_);
-  gate_->lock.unlock();
+  lock_.leave(fork_key_);
 }
 
 }  // namespace reprise

@@ -37,78 +37,79 @@ std::size_t zone_bytes(const Arena& arena, const AllocatorOptions& options) {
   return options.small_limit_bytes == 0 ? 0 : arena.bytes() / 16 / kSlabBytes * kSlabBytes;
 }
 
-std::uint64_t next_id() {
-  static std::atomic<std::uint64_t> last{0};
-  return ++last;
-}
-
 }  // namespace
 
 CachingAllocator::CachingAllocator(Device& device, AllocatorOptions options)
     : small_limit_((options = checked(device, options)).small_limit_bytes),
-      unit_shift_(static_cast<unsigned>(std::countr_zero(options.rounding_bytes))),
-      id_(next_id()),
-      small_zone_bytes_(0),
-      thread_caches_(options.thread_caches && options.small_limit_bytes != 0),
       rounding_(options.rounding_bytes),
       min_piece_bytes_(options.small_limit_bytes + options.rounding_bytes),
+      small_zone_bytes_(0),
       arena_(device, options.arena_bytes),
-      slabs_(arena_, zone_bytes(arena_, options), options.rounding_bytes, options.small_limit_bytes),
-      heap_(arena_, zone_bytes(arena_, options), min_piece_bytes_),
-      gate_(std::make_shared<Gate>()) {
+      slabs_(arena_, zone_bytes(arena_, options), options.rounding_bytes, options.small_limit_bytes, options.caches),
+      heap_(arena_, zone_bytes(arena_, options), min_piece_bytes_, options.caches) {
   small_zone_bytes_ = zone_bytes(arena_, options);
-  if (slabs_.class_count() == 0) small_limit_ = 0, thread_caches_ = false;
+  if (slabs_.class_count() == 0) small_limit_ = 0;
   arena_.set_cap(options.cap_bytes);
-  gate_->allocator = this;
 }
 
-std::size_t CachingAllocator::class_of(std::size_t rounded) {
-  return std::min<std::size_t>(kSizeClasses - 1, static_cast<std::size_t>(std::bit_width(rounded - 1)));
+// Fast: something of that size was freed lately, and this thread has the lock's key. No atomic operation but plain loads and stores;
+// every call below is in tail position, so that nothing is saved for it.
+void* CachingAllocator::allocate(std::size_t bytes) noexcept {
+  BiasedLock::Key* const key = lock_.enter_with_key();
+  if (key == nullptr) return allocate_slow(bytes, 0);
+  void* pointer;
+  const bool found = bytes - 1 < small_limit_ ? take_object_locked(bytes, pointer) : take_piece_locked(bytes, pointer);
+  BiasedLock::leave_with_key(key);
+  if (!found) return allocate_slow(bytes, 0);
+  AllocationObserver* const observer = observer_.load(std::memory_order_acquire);
+  return observer == nullptr ? pointer : told(*observer, pointer, bytes);
 }
 
-CachingAllocator::~CachingAllocator() {
-  const std::lock_guard hold(gate_->lock);
-  gate_->allocator = nullptr;
+// The object's stack, its record and the counts.
+inline bool CachingAllocator::take_object_locked(std::size_t bytes, void*& pointer) noexcept {
+  ObjectStack& stack = slabs_.stack_for(bytes);
+  const std::size_t last = stack.count - 1;
+  if (stack.count == 0) return false;
+  stack.count = last;
+  pointer = stack.pointers[last];
+  last_object_ = {pointer, stack.records[last], &stack};
+  last_object_.record->store(bytes, std::memory_order_relaxed);
+  counts_.add(bytes, stack.object_bytes, stack.allocations);
+  return true;
 }
 
-ThreadCache* CachingAllocator::cache() const noexcept {
-  if (!thread_caches_) return nullptr;
-  return thread_slot.allocator_id == id_ ? thread_slot.cache : find_thread_cache(gate_, id_);
+// The stack of that size, the piece and the counts. 0 bytes, and more than rounding can bear, are left to the slow path.
+inline bool CachingAllocator::take_piece_locked(std::size_t bytes, void*& pointer) noexcept {
+  if (bytes - 1 >= arena_.bytes()) return false;
+  const std::size_t rounded = (bytes + rounding_ - 1) & ~(rounding_ - 1);  // below min_piece_bytes_ no stack has that size
+  PieceCache::Stack& stack = heap_.stack_for(rounded);
+  if (stack.bytes != rounded || stack.count == 0) return false;
+  Piece* const piece = stack.pieces[--stack.count];
+  piece->requested = bytes;
+  piece->tag.store(Tag{}, std::memory_order_relaxed);
+  counts_.add(bytes, rounded, allocations_per_class_[piece->size_class]);
+  pointer = arena_.base() + piece->offset;
+  last_piece_ = piece;
+  return true;
 }
 
-// Fast: a small object from this thread's cache. No lock, no system call; the cache's stack, the record and the counters.
-void* CachingAllocator::allocate(std::size_t bytes, StreamId stream) noexcept {
-  if (bytes - 1 >= small_limit_ || stream != 0 || thread_slot.allocator_id != id_) return allocate_slow(bytes, stream);
-  ThreadCache& cache = *thread_slot.cache;
-  const std::size_t class_index = (bytes - 1) >> unit_shift_;
-  CacheStack& stack = cache.stacks[class_index];
-  const std::int64_t count = stack.count.get();
-  if (count == 0) return allocate_slow(bytes, stream);
-  void* const pointer = stack.objects[static_cast<std::size_t>(count - 1)];
-  stack.count.add(-1);
-  stack.allocations.add(1);
-  cache.live_bytes.add(static_cast<std::int64_t>(bytes));
-  cache.allocated_bytes.add(static_cast<std::int64_t>((class_index + 1) << unit_shift_));
-  const std::size_t offset = offset_of(pointer);
-  slabs_.record(*slabs_.slab_at(offset), offset).store(ObjectRecord::kUntagged | bytes, std::memory_order_relaxed);
-  if (AllocationObserver* observer = observer_.load(std::memory_order_acquire)) observer->on_allocate(pointer, bytes, Tag{});
+void* CachingAllocator::told(AllocationObserver& observer, void* pointer, std::size_t bytes) noexcept {
+  observer.on_allocate(pointer, bytes, Tag{});
   return pointer;
 }
 
 void* CachingAllocator::allocate_slow(std::size_t bytes, StreamId stream) noexcept {
   bytes = std::max<std::size_t>(bytes, 1);
-  ThreadCache* const mine = cache();
   void* pointer = nullptr;
   for (bool again = true; again;) {
     {
-      const std::lock_guard hold(gate_->lock);
-      collect_counts_locked(mine);
-      pointer = allocate_locked(bytes, stream, mine);
+      const Hold hold(lock_);
+      pointer = allocate_locked(bytes, stream);
     }
     again = pointer == nullptr && relieve(bytes);
   }
   if (pointer == nullptr) {
-    const std::lock_guard hold(gate_->lock);
+    const Hold hold(lock_);
     ++failed_allocations_;
     return nullptr;
   }
@@ -116,112 +117,97 @@ void* CachingAllocator::allocate_slow(std::size_t bytes, StreamId stream) noexce
   return pointer;
 }
 
-void* CachingAllocator::allocate_locked(std::size_t bytes, StreamId stream, ThreadCache* cache) noexcept {
+void* CachingAllocator::allocate_locked(std::size_t bytes, StreamId stream) noexcept {
   if (bytes > arena_.bytes()) return nullptr;
   if (!pending_.empty()) poll_pending_locked(false);
   const bool small = bytes <= small_limit_ && stream == 0;
   const auto attempt = [&] {
-    void* pointer = small ? allocate_small_locked(bytes, cache) : nullptr;
+    void* pointer = small ? allocate_small_locked(bytes) : nullptr;
     return pointer != nullptr ? pointer : allocate_piece_locked(bytes, stream);
   };
   void* pointer = attempt();
   if (pointer != nullptr) return pointer;
-  // Free pages of the heap are given back already. What is left: what waits for streams, this thread's cache, idle slabs.
+  // Free pages of the heap are given back already. What is left: what waits for streams, cached objects, idle slabs.
   poll_pending_locked(true);
-  if (cache != nullptr) give_cached_locked(*cache);
+  slabs_.give_cached();
   trimmed_bytes_ += slabs_.trim(kNoCap);
   return attempt();
 }
 
-void* CachingAllocator::allocate_small_locked(std::size_t bytes, ThreadCache* cache) noexcept {
-  const std::size_t class_index = (bytes - 1) >> unit_shift_;
-  const std::size_t object = slabs_.object_bytes(class_index);
-  void* pointer = nullptr;
-  std::array<void*, kCacheDepth> fresh;
-  const std::size_t wanted = cache == nullptr ? 1 : ThreadCache::depth(object) / 2;
-  std::size_t got = slabs_.take(class_index, fresh.data(), wanted);
-  if (got == 0) return nullptr;
-  pointer = fresh[--got];
-  if (cache != nullptr) {
-    CacheStack& stack = cache->stacks[class_index];
-    std::size_t count = static_cast<std::size_t>(stack.count.get());
-    for (std::size_t i = 0; i < got; ++i) {
-      if (count < ThreadCache::depth(object)) {
-        stack.objects[count++] = fresh[i];
-      } else {
-        slabs_.give(&fresh[i], 1);
-      }
-    }
-    stack.count.add(static_cast<std::int64_t>(count) - stack.count.get());
-  }
-  ++allocations_per_class_[class_of(object)];
-  const std::size_t offset = offset_of(pointer);
-  slabs_.record(*slabs_.slab_at(offset), offset).store(ObjectRecord::kUntagged | bytes, std::memory_order_relaxed);
-  count_locked(static_cast<std::int64_t>(bytes), static_cast<std::int64_t>(object));
+void* CachingAllocator::allocate_small_locked(std::size_t bytes) noexcept {
+  void* pointer;
+  if (take_object_locked(bytes, pointer)) return pointer;
+  ObjectStack& stack = slabs_.stack_for(bytes);
+  Record* record = nullptr;
+  last_object_ = {};  // slabs may change their class now
+  pointer = slabs_.take(stack, &record);
+  if (pointer == nullptr) return nullptr;
+  record->store(bytes, std::memory_order_relaxed);
+  counts_.add(bytes, stack.object_bytes, stack.allocations);
   return pointer;
 }
 
 void* CachingAllocator::allocate_piece_locked(std::size_t bytes, StreamId stream) noexcept {
-  const std::size_t rounded = std::max((bytes + rounding_ - 1) & ~(rounding_ - 1), min_piece_bytes_);
-  Piece* piece = heap_.take(rounded, stream);
+  void* pointer;
+  if (stream == 0 && take_piece_locked(bytes, pointer)) return pointer;
+  const std::size_t rounded = rounded_piece(bytes);
+  Piece* const piece = heap_.take(rounded, stream);
   if (piece == nullptr) return nullptr;
   piece->requested = bytes;
   piece->tag.store(Tag{}, std::memory_order_relaxed);
-  ++allocations_per_class_[class_of(rounded)];
-  count_locked(static_cast<std::int64_t>(bytes), static_cast<std::int64_t>(rounded));
+  counts_.add(bytes, rounded, allocations_per_class_[piece->size_class]);
   return arena_.base() + piece->offset;
 }
 
-// Fast: a small object goes back to this thread's cache. The same cost as allocate.
+// Fast: what is freed goes onto the stack of its size. The same conditions and cost as allocate.
 void CachingAllocator::deallocate(void* pointer) noexcept {
+  BiasedLock::Key* const key = observer_.load(std::memory_order_relaxed) == nullptr ? lock_.enter_with_key() : nullptr;
+  if (key == nullptr) return free_slow(pointer);
+  const std::size_t offset = offset_of(pointer);
+  const bool done = offset < small_zone_bytes_ ? keep_object_locked(pointer, offset) : keep_piece_locked(offset);
+  BiasedLock::leave_with_key(key);
+  if (!done) free_slow(pointer);
+}
+
+// What was handed out last is often freed first: then the next request of its size need not wait for a lookup.
+inline bool CachingAllocator::keep_object_locked(void* pointer, std::size_t offset) noexcept {
+  Record* record = last_object_.record;
+  ObjectStack* stack = last_object_.stack;
+  if (pointer != last_object_.pointer) {
+    Slab* const slab = slabs_.slab_at(offset);
+    if (slab == nullptr) return false;
+    record = &slabs_.record(*slab, offset);
+    stack = slab->stack;
+  }
+  const ObjectRecord found{record->load(std::memory_order_relaxed)};
+  if (!found.is_plain() || !slabs_.keep(*stack, pointer, record)) return false;
+  record->store(0, std::memory_order_relaxed);
+  counts_.remove(found.requested(), stack->object_bytes);
+  return true;
+}
+
+// The same for pieces.
+inline bool CachingAllocator::keep_piece_locked(std::size_t offset) noexcept {
+  Piece* piece = last_piece_;
+  if (piece->offset != offset) {
+    piece = offset < arena_.bytes() ? heap_.find(offset) : nullptr;  // the offset of nullptr is beyond
+    if (piece == nullptr || piece->offset != offset) return false;
+  }
+  const std::size_t requested = piece->requested;
+  if (requested == 0 || !heap_.keep(piece)) return false;
+  counts_.remove(requested, piece->bytes);
+  return true;
+}
+
+// Everything else: somebody listens, another thread, no room in the cache, a mistake.
+void CachingAllocator::free_slow(void* pointer) noexcept {
   if (pointer == nullptr) return;
   const std::size_t offset = offset_of(pointer);
-  if (offset >= small_zone_bytes_) return free_piece(pointer);
-  Slab& slab = slab_of(pointer);
-  std::atomic<std::uint64_t>& record = slabs_.record(slab, offset);
-  const ObjectRecord found{record.load(std::memory_order_relaxed)};
-  if (found.requested() == 0) die("freed a pointer that is not live", pointer);
-  if (AllocationObserver* observer = observer_.load(std::memory_order_acquire)) observer->on_free(pointer, found.requested());
-  if (found.recorded() || thread_slot.allocator_id != id_) return free_slow(pointer);
-  ThreadCache& mine = *thread_slot.cache;
-  CacheStack& stack = mine.stacks[slab.class_index];
-  const auto count = static_cast<std::size_t>(stack.count.get());
-  const std::size_t object = slabs_.object_bytes(slab.class_index);
-  if (count >= ThreadCache::depth(object)) return overflow(pointer, mine);
-  record.store(0, std::memory_order_relaxed);
-  stack.objects[count] = pointer;
-  stack.count.add(1);
-  mine.frees.add(1);
-  mine.live_bytes.add(-static_cast<std::int64_t>(found.requested()));
-  mine.allocated_bytes.add(-static_cast<std::int64_t>(object));
-}
-
-void CachingAllocator::free_piece(void* pointer) noexcept {
-  const Piece& piece = piece_of(pointer);
-  if (piece.requested == 0) die("freed a pointer that is not live", pointer);
-  if (AllocationObserver* observer = observer_.load(std::memory_order_acquire)) observer->on_free(pointer, piece.requested);
-  free_slow(pointer);
-}
-
-void CachingAllocator::free_slow(void* pointer) noexcept {
-  ThreadCache* const mine = cache();
-  const std::lock_guard hold(gate_->lock);
-  collect_counts_locked(mine);
-  free_locked(pointer);
-}
-
-// The thread cache is full: half of it goes back to the slabs, with the lock held once.
-void CachingAllocator::overflow(void* pointer, ThreadCache& cache) noexcept {
-  CacheStack& stack = cache.stacks[slab_of(pointer).class_index];
-  const std::lock_guard hold(gate_->lock);
-  collect_counts_locked(&cache);
-  const auto count = static_cast<std::size_t>(stack.count.get());
-  const std::size_t half = count / 2;
-  slabs_.give(stack.objects.data(), half);
-  std::copy(stack.objects.begin() + static_cast<std::ptrdiff_t>(half), stack.objects.begin() + static_cast<std::ptrdiff_t>(count),
-            stack.objects.begin());
-  stack.count.add(-static_cast<std::int64_t>(half));
-  free_locked(pointer);
+  const std::size_t bytes = size_of(pointer);
+  if (bytes == 0) die("freed a pointer that is not live", pointer);
+  if (AllocationObserver* observer = observer_.load(std::memory_order_acquire)) observer->on_free(pointer, bytes);
+  const Hold hold(lock_);
+  if (!(offset < small_zone_bytes_ ? keep_object_locked(pointer, offset) : keep_piece_locked(offset))) free_locked(pointer);
 }
 
 Slab& CachingAllocator::slab_of(const void* pointer) const noexcept {
@@ -252,7 +238,7 @@ Tag CachingAllocator::tag(const void* pointer) const noexcept {
 void CachingAllocator::set_tag(void* pointer, Tag tag) noexcept {
   const std::size_t offset = offset_of(pointer);
   if (offset >= small_zone_bytes_) return piece_of(pointer).tag.store(tag, std::memory_order_relaxed);
-  std::atomic<std::uint64_t>& record = slabs_.record(slab_of(pointer), offset);
+  Record& record = slabs_.record(slab_of(pointer), offset);
   record.store(ObjectRecord{record.load(std::memory_order_relaxed)}.with(tag).word, std::memory_order_relaxed);
 }
 

@@ -1,24 +1,26 @@
 // CachingAllocator: memory for tensors, from one Device, under one cap.
 //
-// Words. Live: requested and not freed. Allocated: the same, rounded. Reserved: committed pages. Small: served from slabs through thread
-// caches (SlabHeap); everything else is a Piece (PieceHeap). Pending: freed while another stream may still use it.
+// Words. Live: requested and not freed. Allocated: the same, rounded. Reserved: committed pages. Small: served from slabs (SlabHeap);
+// everything else is a Piece (PieceHeap). Cached: free, but kept as it was for the next request of its size. Pending: freed while another
+// stream may still use it.
 //
 // A2: reserved <= cap, always, whatever other threads do             (arena.hpp)
 // B1: live == sum(requested bytes of what visit_live shows)
 // B2: allocated == sum of the same, rounded
-// B3: heap.used == sum(rounded pieces live) + pending pieces
-// B4: slabs.taken == sum(rounded objects live) + cached + pending objects
-// S*, P*, H*, F*, L1, C1: in their headers. check_invariants() names the first that is broken; call it while no other thread is inside.
+// B3: heap.used == sum(rounded pieces live) + cached pieces + pending pieces
+// B4: slabs.taken == sum(rounded objects live) + cached objects + pending objects
+// S*, P*, H*, F*, L1, C*, K*: in their headers. check_invariants() names the first that is broken; call it while no other thread is inside.
 //
-// Peaks are exact without thread caches; with them a peak may miss the small objects that a thread took since it last took the lock
-// (at most one thread cache of bytes for each thread).
+// Live, allocated and both peaks are exact to the byte at every moment, whichever threads allocate.
 //
-// Threads: every function may be called from any thread. Neither callback nor observer is ever called with a lock held.
-// Cost: a small pair takes no lock; a larger pair takes one lock twice; a repeating sequence makes no device call.
+// Threads: every function may be called from any thread. Neither callback nor observer is ever called with the lock held.
+// Cost: a pair of a size that was freed lately is two pops and pushes under a lock that costs its only user four stores; otherwise a
+// best fit under the same lock. A repeating sequence makes no device call.
 // Failure: allocate() answers nullptr; freeing what is not live aborts with a message; nothing throws but the constructor (bad_alloc,
 // and std::invalid_argument for options that make no sense).
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -26,10 +28,11 @@
 #include <vector>
 
 #include "allocator/arena.hpp"
+#include "allocator/biased_lock.hpp"
+#include "allocator/counts.hpp"
 #include "allocator/device.hpp"
 #include "allocator/piece_heap.hpp"
 #include "allocator/slab_heap.hpp"
-#include "allocator/thread_cache.hpp"
 #include "allocator/types.hpp"
 
 namespace reprise {
@@ -37,12 +40,12 @@ namespace reprise {
 class CachingAllocator {
  public:
   explicit CachingAllocator(Device& device, AllocatorOptions options = {});
-  ~CachingAllocator();
   CachingAllocator(const CachingAllocator&) = delete;
   CachingAllocator& operator=(const CachingAllocator&) = delete;
 
   // 0 bytes are served as 1. nullptr: out of memory, or over the cap with nothing more to free.
-  void* allocate(std::size_t bytes, StreamId stream = 0) noexcept;
+  void* allocate(std::size_t bytes) noexcept;  // on stream 0
+  void* allocate(std::size_t bytes, StreamId stream) noexcept { return stream == 0 ? allocate(bytes) : allocate_slow(bytes, stream); }
   void deallocate(void* pointer) noexcept;  // nullptr is allowed
 
   // Until it is freed and `stream` has passed what it holds then, the memory goes to nobody else.
@@ -67,11 +70,9 @@ class CachingAllocator {
   std::string check_invariants() const;  // empty, or "<number>: what is wrong"
 
   // For pthread_atfork, in the forking thread. The child has no cap, no callback and no observer.
-  void before_fork() noexcept { gate_->lock.lock(); }
-  void after_fork_in_parent() noexcept { gate_->lock.unlock(); }
+  void before_fork() noexcept { fork_key_ = lock_.enter(); }
+  void after_fork_in_parent() noexcept { lock_.leave(fork_key_); }
   void after_fork_in_child() noexcept;
-
-  void retire_cache(ThreadCache* cache) noexcept;  // a thread ends; under the gate's lock
 
  private:
   struct Pending {
@@ -83,62 +84,58 @@ class CachingAllocator {
   std::size_t offset_of(const void* pointer) const noexcept {
     return static_cast<std::size_t>(static_cast<const std::byte*>(pointer) - arena_.base());
   }
-  ThreadCache* cache() const noexcept;
+  std::size_t rounded_piece(std::size_t bytes) const noexcept { return std::max((bytes + rounding_ - 1) & ~(rounding_ - 1), min_piece_bytes_); }
   Slab& slab_of(const void* pointer) const noexcept;
   Piece& piece_of(const void* pointer) const noexcept;
+  bool take_object_locked(std::size_t bytes, void*& pointer) noexcept;
+  bool take_piece_locked(std::size_t bytes, void*& pointer) noexcept;
+  static void* told(AllocationObserver& observer, void* pointer, std::size_t bytes) noexcept;
   void* allocate_slow(std::size_t bytes, StreamId stream) noexcept;
-  void* allocate_locked(std::size_t bytes, StreamId stream, ThreadCache* cache) noexcept;
-  void* allocate_small_locked(std::size_t bytes, ThreadCache* cache) noexcept;
+  void* allocate_locked(std::size_t bytes, StreamId stream) noexcept;
+  void* allocate_small_locked(std::size_t bytes) noexcept;
   void* allocate_piece_locked(std::size_t bytes, StreamId stream) noexcept;
-  void free_piece(void* pointer) noexcept;
+  bool keep_object_locked(void* pointer, std::size_t offset) noexcept;
+  bool keep_piece_locked(std::size_t offset) noexcept;
   void free_slow(void* pointer) noexcept;
   void free_locked(void* pointer) noexcept;
-  void overflow(void* pointer, ThreadCache& cache) noexcept;
-  void count_locked(std::int64_t live, std::int64_t allocated) noexcept;
-  void collect_counts_locked(ThreadCache* cache) noexcept;
-  void give_cached_locked(ThreadCache& cache) noexcept;
   bool note_stream_locked(void* pointer, StreamId stream);
   void postpone_locked(void* pointer) noexcept;
   bool is_passed_locked(Pending& pending, bool wait) noexcept;
   void poll_pending_locked(bool wait) noexcept;
   void release_locked(void* pointer) noexcept;
-  std::size_t trim_locked(std::size_t bytes, ThreadCache* cache) noexcept;
+  std::size_t trim_locked(std::size_t bytes) noexcept;
   bool relieve(std::size_t bytes) noexcept;
-  std::uint64_t frees_locked() const noexcept;
-  std::size_t cached_bytes_locked() const noexcept;
   std::size_t rounded_bytes(const void* pointer) const noexcept;
   std::string check_sums_locked() const;
 
-  static std::size_t class_of(std::size_t rounded);
-
   // read on every call, written almost never
   std::size_t small_limit_;
-  unsigned unit_shift_;
-  std::uint64_t id_;
-  std::atomic<AllocationObserver*> observer_{nullptr};
-  std::size_t small_zone_bytes_;
-  bool thread_caches_;
   std::size_t rounding_;
   std::size_t min_piece_bytes_;
+  std::atomic<AllocationObserver*> observer_{nullptr};
+  std::size_t small_zone_bytes_;
+  mutable BiasedLock lock_;
 
+  // under the lock
+  Counts counts_;
+  struct {
+    void* pointer = nullptr;
+    Record* record = nullptr;
+    ObjectStack* stack = nullptr;
+  } last_object_;  // popped last
+  Piece no_piece_{.offset = kNoCap};
+  Piece* last_piece_ = &no_piece_;
+  std::array<std::uint64_t, kSizeClasses> allocations_per_class_{};  // of pieces
   Arena arena_;
   SlabHeap slabs_;
   PieceHeap heap_;
-  std::shared_ptr<Gate> gate_;
-
-  // under the gate's lock
-  std::int64_t live_bytes_ = 0;
-  std::int64_t allocated_bytes_ = 0;
-  std::int64_t peak_live_bytes_ = 0;
-  std::int64_t peak_allocated_bytes_ = 0;
   std::size_t pending_bytes_ = 0;
-  std::uint64_t frees_ = 0;
   std::uint64_t failed_allocations_ = 0;
   std::uint64_t trims_ = 0;
   std::uint64_t trimmed_bytes_ = 0;
   std::uint64_t pressure_calls_ = 0;
   std::uint64_t pressure_bytes_ = 0;
-  std::array<std::uint64_t, kSizeClasses> allocations_per_class_{};
+  BiasedLock::Key* fork_key_ = nullptr;
   std::vector<Pending> pending_;
   std::unordered_map<void*, Pending> recorded_;
   std::shared_ptr<const PressureCallback> pressure_;

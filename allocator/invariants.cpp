@@ -68,7 +68,19 @@ std::string PieceHeap::check() const {
   };
   check_stream(*own_stream_, 0);
   for (const auto& [id, stream] : other_streams_) check_stream(*stream, id);
+  if (wrong.empty()) wrong = check_cache();
   if (wrong.empty() && indexed != free_count) return differs("P3", "pieces in an index", indexed, free_count);
+  return wrong;
+}
+
+std::string PieceHeap::check_cache() const {
+  std::string wrong;
+  cache_.visit([&](const Piece& piece, std::size_t bytes) {
+    if (piece.stack != &cache_.stack_for(bytes)) wrong = "C1: a cached piece is in the stack of another size at offset " + std::to_string(piece.offset);
+    if (piece.bytes != bytes || piece.stream != 0 || piece.state != PieceState::kUsed || piece.requested != 0) {
+      wrong = "C1: a cached piece is live, of another size or of another stream at offset " + std::to_string(piece.offset);
+    }
+  });
   return wrong;
 }
 
@@ -85,15 +97,31 @@ std::string SlabHeap::check_slab(const Slab& slab) const {
   for (std::size_t unit = 0; unit < slab.records.size(); ++unit) {
     const ObjectRecord found{slab.records[unit].load(std::memory_order_relaxed)};
     if (found.requested() == 0) continue;
-    const std::size_t index = (unit << unit_shift_) / object;
-    const bool starts = (unit << unit_shift_) % object == 0 && index < objects;
+    const std::size_t index = unit * kUnitBytes / object;
+    const bool starts = unit * kUnitBytes % object == 0 && index < objects;
     if (!starts || ((slab.free_bits[index / 64] >> (index % 64)) & 1) != 0) return "S3: record of an object that is not live" + at;
     if (found.requested() > object) return "S3: record larger than its object" + at;
   }
   return {};
 }
 
+std::string SlabHeap::check_stack(const ObjectStack& stack) const {
+  if (stack.count > stack.depth) return differs("C2", "objects in a stack", stack.count, stack.depth);
+  if (stack.depth * stack.object_bytes > kCacheBytes) return differs("C3", "bytes of a full stack", stack.depth * stack.object_bytes, kCacheBytes);
+  for (std::size_t i = 0; i < stack.count; ++i) {
+    const std::size_t offset = static_cast<std::size_t>(static_cast<std::byte*>(stack.pointers[i]) - arena_.base());
+    Slab& slab = *slab_at(offset);
+    if (slab.stack != &stack) return "C2: a cached object is in the stack of another class";
+    if (stack.records[i] != &record(slab, offset)) return "C2: a cached object goes with the record of another";
+    if (stack.records[i]->load(std::memory_order_relaxed) != 0) return "C2: a cached object is live";
+  }
+  return {};
+}
+
 std::string SlabHeap::check() const {
+  for (const ObjectStack& stack : stacks_) {
+    if (auto wrong = check_stack(stack); !wrong.empty()) return wrong;
+  }
   std::size_t taken = 0;
   std::size_t listable = 0;
   std::size_t listed = 0;
@@ -138,35 +166,23 @@ std::string CachingAllocator::check_sums_locked() const {
     live += piece.requested;
     if (piece.requested != 0) pieces += piece.bytes;
   });
-  std::int64_t counted_live = live_bytes_;
-  std::int64_t counted_allocated = allocated_bytes_;
-  for (const auto& cache : gate_->caches) {
-    counted_live += cache->live_bytes.get();
-    counted_allocated += cache->allocated_bytes.get();
-    for (std::size_t i = 0; i < slabs_.class_count(); ++i) {
-      const auto count = static_cast<std::size_t>(cache->stacks[i].count.get());
-      const std::size_t depth = ThreadCache::depth(slabs_.object_bytes(i));
-      if (count > depth) return differs("C1", "objects in a thread cache", count, depth);
-    }
-  }
-  if (static_cast<std::size_t>(counted_live) != live) return differs("B1", "live bytes", static_cast<std::size_t>(counted_live), live);
-  if (static_cast<std::size_t>(counted_allocated) != pieces + objects) {
-    return differs("B2", "allocated bytes", static_cast<std::size_t>(counted_allocated), pieces + objects);
-  }
+  if (counts_.live_bytes() != live) return differs("B1", "live bytes", counts_.live_bytes(), live);
+  if (counts_.allocated_bytes() != pieces + objects) return differs("B2", "allocated bytes", counts_.allocated_bytes(), pieces + objects);
   std::size_t pending_pieces = 0;
   std::size_t pending_objects = 0;
   for (const Pending& pending : pending_) {
     (offset_of(pending.pointer) >= small_zone_bytes_ ? pending_pieces : pending_objects) += rounded_bytes(pending.pointer);
   }
-  if (heap_.used_bytes() != pieces + pending_pieces) return differs("B3", "used bytes of the heap", heap_.used_bytes(), pieces + pending_pieces);
-  const std::size_t taken = objects + cached_bytes_locked() + pending_objects;
+  const std::size_t used = pieces + heap_.cached_bytes() + pending_pieces;
+  if (heap_.used_bytes() != used) return differs("B3", "used bytes of the heap", heap_.used_bytes(), used);
+  const std::size_t taken = objects + slabs_.cached_bytes() + pending_objects;
   if (slabs_.taken_bytes() != taken) return differs("B4", "taken bytes of the slabs", slabs_.taken_bytes(), taken);
   if (pending_bytes_ != pending_pieces + pending_objects) return differs("B3", "pending bytes", pending_bytes_, pending_pieces + pending_objects);
   return {};
 }
 
 std::string CachingAllocator::check_invariants() const {
-  const std::lock_guard hold(gate_->lock);
+  const Hold hold(lock_);
   if (arena_.recount() != arena_.reserved_bytes()) return differs("A1", "reserved bytes", arena_.reserved_bytes(), arena_.recount());
   if (arena_.reserved_bytes() > arena_.cap_bytes()) return differs("A2", "reserved bytes over the cap", arena_.reserved_bytes(), arena_.cap_bytes());
   if (auto wrong = slabs_.check(); !wrong.empty()) return wrong;

@@ -2,23 +2,30 @@
 
 #include <bit>
 #include <cstdlib>
+#include <new>
 
 namespace reprise {
 
 LiveTable::LiveTable(std::size_t arena_bytes, std::size_t min_bytes)
     : block_shift_(static_cast<unsigned>(std::bit_width(min_bytes) - 1)),
+      empty_leaf_(static_cast<Piece**>(std::calloc(kLeafEntries, sizeof(Piece*)))),
       leaf_count_((arena_bytes >> (block_shift_ + kLeafBits)) + 1),
-      leaves_(std::make_unique<std::atomic<Piece**>[]>(leaf_count_)) {}
+      leaves_(std::make_unique<std::atomic<Piece**>[]>(leaf_count_)) {
+  if (empty_leaf_ == nullptr) throw std::bad_alloc();
+  for (std::size_t i = 0; i < leaf_count_; ++i) leaves_[i].store(empty_leaf_.get(), std::memory_order_relaxed);
+}
 
 LiveTable::~LiveTable() {
-  for (std::size_t i = 0; i < leaf_count_; ++i) std::free(leaves_[i].load(std::memory_order_relaxed));
+  for (std::size_t i = 0; i < leaf_count_; ++i) {
+    if (Piece** const leaf = leaves_[i].load(std::memory_order_relaxed); leaf != empty_leaf_.get()) std::free(leaf);
+  }
 }
 
 bool LiveTable::set(std::size_t offset, Piece* piece) noexcept {
   const std::size_t block = offset >> block_shift_;
   std::atomic<Piece**>& slot = leaves_[block >> kLeafBits];
   Piece** leaf = slot.load(std::memory_order_relaxed);
-  if (leaf == nullptr) {
+  if (leaf == empty_leaf_.get()) {
     leaf = static_cast<Piece**>(std::calloc(kLeafEntries, sizeof(Piece*)));
     if (leaf == nullptr) return false;
     slot.store(leaf, std::memory_order_release);

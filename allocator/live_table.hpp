@@ -4,11 +4,13 @@
 // Every used piece is at least min_bytes long, so at most one starts in each block of that many bytes: one entry per block.
 //
 // Threads: set under the lock; find() by the owner of the pointer (only its own entry is read). Cost: two dependent loads.
-// Failure: set() is false when memory for a leaf is out.
+// Failure: set() is false when memory for a leaf is out;
+// the constructor throws bad_alloc.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
+#include <cstdlib>
 #include <memory>
 
 #include "allocator/piece.hpp"
@@ -25,14 +27,17 @@ class LiveTable {
   bool set(std::size_t offset, Piece* piece) noexcept;  // nullptr clears
   Piece* find(std::size_t offset) const noexcept {
     const std::size_t block = offset >> block_shift_;
-    Piece** const leaf = leaves_[block >> kLeafBits].load(std::memory_order_acquire);
-    return leaf == nullptr ? nullptr : leaf[block & (kLeafEntries - 1)];
+    return leaves_[block >> kLeafBits].load(std::memory_order_acquire)[block & (kLeafEntries - 1)];
   }
 
  private:
+  struct Free {
+    void operator()(Piece** leaf) const { std::free(leaf); }
+  };
   static constexpr unsigned kLeafBits = 16;
   static constexpr std::size_t kLeafEntries = std::size_t{1} << kLeafBits;
   unsigned block_shift_;
+  std::unique_ptr<Piece*[], Free> empty_leaf_;  // what is not there yet: nothing, everywhere
   std::size_t leaf_count_;
   std::unique_ptr<std::atomic<Piece**>[]> leaves_;
 };

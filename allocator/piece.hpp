@@ -12,26 +12,30 @@
 #include <memory>
 #include <vector>
 
-#include "allocator/types.hpp"
 #include "allocator/device.hpp"
+#include "allocator/piece_cache.hpp"
+#include "allocator/types.hpp"
 
 namespace reprise {
 
+// kUsed: live, or in the cache
 enum class PieceState : std::uint8_t { kSpare, kFree, kUsed, kPending };
 
 struct Piece {
   std::size_t offset = 0;     // from the arena's base
   std::size_t bytes = 0;      // rounded
-  std::size_t requested = 0;  // 0 unless used
-  std::size_t holes = 0;      // free pieces only
-  Piece* before = nullptr;    // neighbours by address
-  Piece* after = nullptr;
-  Piece* bin_previous = nullptr;
-  Piece* bin_next = nullptr;
+  std::size_t requested = 0;  // 0 unless live
   std::atomic<Tag> tag{};
   StreamId stream = 0;
   PieceState state = PieceState::kSpare;
   bool recorded = false;  // other streams were recorded on it
+  std::uint8_t size_class = 0;
+  PieceCache::Stack* stack = nullptr;  // where it is cached when freed; one without a size: not at all
+  Piece* before = nullptr;  // neighbours by address
+  Piece* after = nullptr;
+  Piece* bin_previous = nullptr;
+  Piece* bin_next = nullptr;
+  std::size_t holes = 0;  // free pieces only
 };
 
 // Hands out piece records; stable addresses, never returned before the pool dies. Throws nothing: nullptr when memory is out.

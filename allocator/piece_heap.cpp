@@ -1,11 +1,17 @@
 #include "allocator/piece_heap.hpp"
 
 #include <algorithm>
+#include <bit>
 
 namespace reprise {
 
-PieceHeap::PieceHeap(Arena& arena, std::size_t start, std::size_t min_bytes)
-    : arena_(arena), start_(start), top_(start), table_(arena.bytes(), min_bytes), own_stream_(std::make_unique<Stream>()) {}
+PieceHeap::PieceHeap(Arena& arena, std::size_t start, std::size_t min_bytes, bool caches)
+    : arena_(arena),
+      start_(start),
+      top_(start),
+      table_(arena.bytes(), min_bytes),
+      caches_(caches),
+      own_stream_(std::make_unique<Stream>()) {}
 
 PieceHeap::Stream* PieceHeap::stream_of(StreamId id) noexcept {
   if (id == 0) return own_stream_.get();
@@ -186,6 +192,7 @@ std::size_t PieceHeap::trim_index(FreeIndex& index, std::size_t pages) noexcept 
 }
 
 std::size_t PieceHeap::trim(std::size_t bytes) noexcept {
+  give_cached();
   if (!wait_for_streams()) return 0;
   if (!other_streams_.empty()) relabel_all(0);  // pages shared by free pieces of two streams become whole
   const std::size_t page = arena_.page_bytes();
@@ -220,6 +227,8 @@ Piece* PieceHeap::finish(Piece* piece, StreamId stream) noexcept {
   // used while its pages are committed, so that giving back others passes over it
   piece->state = PieceState::kUsed;
   piece->stream = stream;
+  piece->size_class = static_cast<std::uint8_t>(std::bit_width(piece->bytes - 1));
+  piece->stack = caches_ && stream == 0 ? &cache_.stack_for(piece->bytes) : &no_stack_;
   used_bytes_ += piece->bytes;
   if (fill_holes(piece) && table_.set(piece->offset, piece)) return piece;
   used_bytes_ -= piece->bytes;
@@ -231,13 +240,18 @@ Piece* PieceHeap::finish(Piece* piece, StreamId stream) noexcept {
   return nullptr;
 }
 
+// The smallest full piece, out of the index. What the cache holds may, joined with its neighbours, be one.
+Piece* PieceHeap::take_full(Stream& own, std::size_t bytes) noexcept {
+  Piece* piece = own.full.best_fit(bytes);
+  if (piece == nullptr && give_cached()) piece = own.full.best_fit(bytes);
+  if (piece != nullptr) own.full.erase(piece);
+  return piece;
+}
+
 Piece* PieceHeap::take(std::size_t bytes, StreamId stream) noexcept {
   Stream* own = stream_of(stream);
   if (own == nullptr || !pool_.ensure(4)) return nullptr;
-  if (Piece* piece = own->full.best_fit(bytes)) {
-    own->full.erase(piece);
-    return finish(carve(piece, bytes), stream);
-  }
+  if (Piece* piece = take_full(*own, bytes)) return finish(carve(piece, bytes), stream);
   if (!other_streams_.empty()) {
     if (Piece* piece = from_idle_stream(bytes, stream)) return finish(carve(piece, bytes), stream);
   }
@@ -260,13 +274,31 @@ Piece* PieceHeap::take(std::size_t bytes, StreamId stream) noexcept {
 }
 
 void PieceHeap::give(Piece* piece) noexcept {
-  table_.set(piece->offset, nullptr);
-  used_bytes_ -= piece->bytes;
   piece->requested = 0;
   piece->recorded = false;
+  if (piece->stack != &no_stack_) {
+    cache_.claimed(piece->bytes, [this](Piece* other) { give_to_index(other); });
+    if (keep(piece)) return;
+  }
+  give_to_index(piece);
+}
+
+void PieceHeap::give_to_index(Piece* piece) noexcept {
+  table_.set(piece->offset, nullptr);
+  used_bytes_ -= piece->bytes;
   piece->state = PieceState::kFree;
   piece->holes = 0;
   insert_free(absorb(piece));
+}
+
+bool PieceHeap::give_cached() noexcept {
+  return caches_ && cache_.empty_all([this](Piece* piece) { give_to_index(piece); });
+}
+
+std::size_t PieceHeap::cached_bytes() const {
+  std::size_t total = 0;
+  cache_.visit([&](const Piece& piece, std::size_t) { total += piece.bytes; });
+  return total;
 }
 
 }  // namespace reprise

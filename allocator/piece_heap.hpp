@@ -3,13 +3,15 @@
 //
 // Words. Top: the end of the addresses used so far. Hole: an uncommitted page. Full: a free piece without holes.
 // Invariants P1 to P4 are in piece.hpp, L1 in live_table.hpp;
-// H1: used_bytes == sum(piece.bytes of used and pending pieces)
+// H1: used_bytes == sum(piece.bytes of used and pending pieces); cached pieces are used ones with requested == 0
 // H2: a page from the top on is uncommitted
 //
-// Order of choice: smallest full piece (no device call); a full piece of an idle stream; smallest piece with holes; fresh addresses at
-// the top. A piece freed on one stream serves another only after a Fence of the first; so do its pages before they are given back.
+// Order of choice: a piece of just that size from the cache; smallest full piece (no device call); the same again after the cache was given
+// back; a full piece of an idle stream; smallest piece with holes; fresh addresses at the top. So a cached piece is never a reason to commit.
+// A piece freed on one stream serves another only after a Fence of the first; so do its pages before they are given back.
 //
-// Threads: under the allocator's lock. Cost: a warm take and give touch the piece, its neighbours and two bins; no device call.
+// Threads: under the allocator's lock. Cost: take_cached and keep touch the piece and one line; a warm take and give the piece, its neighbours
+// and two bins; no device call.
 // Failure: take() is nullptr and nothing is held; `missing_bytes` then says by how much the cap was missed.
 #pragma once
 
@@ -22,24 +24,38 @@
 #include "allocator/free_index.hpp"
 #include "allocator/live_table.hpp"
 #include "allocator/piece.hpp"
+#include "allocator/piece_cache.hpp"
 
 namespace reprise {
 
 class PieceHeap {
  public:
   // Serves [start, arena.bytes()); every size is a multiple of rounding and at least min_bytes.
-  PieceHeap(Arena& arena, std::size_t start, std::size_t min_bytes);
+  PieceHeap(Arena& arena, std::size_t start, std::size_t min_bytes, bool caches);
   PieceHeap(const PieceHeap&) = delete;
   PieceHeap& operator=(const PieceHeap&) = delete;
 
+  // For the fast path: a stack's pieces may be popped while it has that size. keep() == false: nothing happened, ask give().
+  PieceCache::Stack& stack_for(std::size_t bytes) noexcept { return cache_.stack_for(bytes); }
+  bool keep(Piece* piece) noexcept {
+    PieceCache::Stack& stack = *piece->stack;
+    if (stack.bytes != piece->bytes || stack.count == PieceCache::kDepth) return false;
+    piece->requested = 0;
+    stack.pieces[stack.count++] = piece;
+    return true;
+  }
+  void never_keep(Piece* piece) noexcept { piece->stack = &no_stack_; }
+
   Piece* take(std::size_t bytes, StreamId stream) noexcept;
-  void give(Piece* piece) noexcept;
+  void give(Piece* piece) noexcept;  // to the cache or, where that has no room, to the index
+  bool give_cached() noexcept;       // what is cached joins its free neighbours; true: there was something
   Piece* find(std::size_t offset) const noexcept { return table_.find(offset); }
 
   // Gives back up to `bytes` (rounded up to pages) of free memory, after the streams that freed it have passed. Returns bytes given.
   std::size_t trim(std::size_t bytes) noexcept;
 
   std::size_t used_bytes() const { return used_bytes_; }
+  std::size_t cached_bytes() const;
   std::size_t address_bytes() const { return top_ - start_; }
   template <class Visit>
   void visit(Visit&& visit_piece) const {
@@ -53,6 +69,8 @@ class PieceHeap {
     FreeIndex holed;
   };
   Stream* stream_of(StreamId id) noexcept;
+  void give_to_index(Piece* piece) noexcept;
+  Piece* take_full(Stream& own, std::size_t bytes) noexcept;
   void insert_free(Piece* piece) noexcept;
   void erase_free(Piece* piece) noexcept;
   Piece* absorb(Piece* piece) noexcept;
@@ -68,12 +86,16 @@ class PieceHeap {
   std::size_t trim_index(FreeIndex& index, std::size_t pages) noexcept;
   Piece* finish(Piece* piece, StreamId stream) noexcept;
   std::string check_piece(const Piece& piece) const;
+  std::string check_cache() const;
 
   Arena& arena_;
   std::size_t start_;
   std::size_t top_;
   LiveTable table_;
   PiecePool pool_;
+  bool caches_;
+  PieceCache cache_;
+  PieceCache::Stack no_stack_;
   Piece* first_ = nullptr;
   Piece* last_ = nullptr;
   std::size_t used_bytes_ = 0;

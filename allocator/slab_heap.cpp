@@ -6,15 +6,20 @@
 
 namespace reprise {
 
-SlabHeap::SlabHeap(Arena& arena, std::size_t bytes, std::size_t rounding_bytes, std::size_t limit_bytes)
-    : arena_(arena), bytes_(bytes), unit_shift_(static_cast<unsigned>(std::countr_zero(rounding_bytes))) {
+SlabHeap::SlabHeap(Arena& arena, std::size_t bytes, std::size_t rounding_bytes, std::size_t limit_bytes, bool caches)
+    : arena_(arena), bytes_(bytes) {
   if (bytes_ == 0) return;
   slabs_ = static_cast<Slab**>(std::calloc(bytes_ / kSlabBytes, sizeof(Slab*)));
   if (slabs_ == nullptr) {
     bytes_ = 0;
     return;
   }
-  available_.resize(limit_bytes / rounding_bytes);
+  available_.resize(limit_bytes / kUnitBytes);
+  for (std::size_t i = 0; i < available_.size(); ++i) {
+    ObjectStack& stack = stacks_[i];
+    stack.object_bytes = ((i + 1) * kUnitBytes + rounding_bytes - 1) & ~(rounding_bytes - 1);
+    if (caches) stack.depth = cache_depth(stack.object_bytes);
+  }
 }
 
 SlabHeap::~SlabHeap() {
@@ -59,6 +64,7 @@ Slab* SlabHeap::fresh_slab(std::size_t class_index) noexcept {
     }
   }
   slab->class_index = class_index;
+  slab->stack = &stacks_[class_index];
   const std::size_t objects = objects_per_slab(class_index);
   for (std::size_t word = 0; word < slab->free_bits.size(); ++word) {
     const std::size_t bits = objects > word * 64 ? std::min<std::size_t>(64, objects - word * 64) : 0;
@@ -67,7 +73,7 @@ Slab* SlabHeap::fresh_slab(std::size_t class_index) noexcept {
   return slab;
 }
 
-std::size_t SlabHeap::take(std::size_t class_index, void** objects, std::size_t count) noexcept {
+std::size_t SlabHeap::take_from_slabs(std::size_t class_index, void** objects, std::size_t count) noexcept {
   const std::size_t object = object_bytes(class_index);
   const std::size_t limit = objects_per_slab(class_index);
   std::size_t done = 0;
@@ -91,23 +97,59 @@ std::size_t SlabHeap::take(std::size_t class_index, void** objects, std::size_t 
   return done;
 }
 
-void SlabHeap::give(void* const* objects, std::size_t count) noexcept {
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t offset = static_cast<std::size_t>(static_cast<std::byte*>(objects[i]) - arena_.base());
-    Slab* slab = slab_at(offset);
-    const std::size_t object = object_bytes(slab->class_index);
-    const std::size_t index = (offset - slab->offset) / object;
-    const bool was_exhausted = slab->taken == objects_per_slab(slab->class_index);
-    slab->free_bits[index / 64] |= std::uint64_t{1} << (index % 64);
-    --slab->taken;
-    taken_bytes_ -= object;
-    if (slab->taken == 0) {
-      if (!was_exhausted) unlink(available_[slab->class_index], slab);
-      push(idle_, slab);
-    } else if (was_exhausted) {
-      push(available_[slab->class_index], slab);
-    }
+void SlabHeap::give_to_slab(void* given) noexcept {
+  const std::size_t offset = static_cast<std::size_t>(static_cast<std::byte*>(given) - arena_.base());
+  Slab* slab = slab_at(offset);
+  const std::size_t object = object_bytes(slab->class_index);
+  const std::size_t index = (offset - slab->offset) / object;
+  const bool was_exhausted = slab->taken == objects_per_slab(slab->class_index);
+  slab->free_bits[index / 64] |= std::uint64_t{1} << (index % 64);
+  --slab->taken;
+  taken_bytes_ -= object;
+  if (slab->taken == 0) {
+    if (!was_exhausted) unlink(available_[slab->class_index], slab);
+    push(idle_, slab);
+  } else if (was_exhausted) {
+    push(available_[slab->class_index], slab);
   }
+}
+
+void* SlabHeap::take(ObjectStack& stack, Record** record_of) noexcept {
+  std::array<void*, kCacheDepth> fresh;
+  const std::size_t class_index = static_cast<std::size_t>(&stack - stacks_.data());
+  const std::size_t room = stack.depth - stack.count;
+  for (std::size_t i = take_from_slabs(class_index, fresh.data(), 1 + std::min(room, stack.depth / 2)); i-- > 0;) {
+    const std::size_t offset = static_cast<std::size_t>(static_cast<std::byte*>(fresh[i]) - arena_.base());
+    Record* const record_here = &record(*slab_at(offset), offset);
+    if (i == 0) return *record_of = record_here, fresh[0];
+    stack.push(fresh[i], record_here);
+  }
+  return nullptr;
+}
+
+void SlabHeap::give(void* object) noexcept {
+  const std::size_t offset = static_cast<std::size_t>(static_cast<std::byte*>(object) - arena_.base());
+  Slab* const slab = slab_at(offset);
+  ObjectStack& stack = *slab->stack;
+  if (stack.depth == 0) return give_to_slab(object);
+  if (stack.count == stack.depth) spill(stack, stack.depth / 2);
+  stack.push(object, &record(*slab, offset));
+}
+
+// The oldest objects of a stack go back to their slabs.
+void SlabHeap::spill(ObjectStack& stack, std::size_t count) noexcept {
+  for (std::size_t i = 0; i < count; ++i) give_to_slab(stack.pointers[i]);
+  stack.drop_oldest(count);
+}
+
+void SlabHeap::give_cached() noexcept {
+  for (ObjectStack& stack : stacks_) spill(stack, stack.count);
+}
+
+std::size_t SlabHeap::cached_bytes() const noexcept {
+  std::size_t total = 0;
+  for (const ObjectStack& stack : stacks_) total += stack.count * stack.object_bytes;
+  return total;
 }
 
 std::size_t SlabHeap::trim(std::size_t bytes) noexcept {

@@ -14,7 +14,7 @@ inline constexpr std::size_t kNoCap = std::numeric_limits<std::size_t>::max();
 struct AllocatorOptions {
   std::size_t rounding_bytes = 64;     // every piece is a multiple of it (power of two); 512 is usual on CUDA
   std::size_t small_limit_bytes = 1024;  // requests up to here are served from slabs; 0: every request is a piece
-  bool thread_caches = true;           // false: every call takes the lock, and peaks are exact to the byte
+  bool caches = true;                  // false: what is freed goes back to its slab or joins its neighbours at once
   std::size_t cap_bytes = kNoCap;
   std::size_t arena_bytes = 0;         // addresses to reserve; 0: a multiple of the device's capacity
 };
@@ -38,7 +38,7 @@ struct Statistics {
   std::size_t peak_allocated_bytes = 0;
   std::size_t peak_reserved_bytes = 0;
   std::size_t cap_bytes = kNoCap;
-  std::size_t cached_bytes = 0;   // free objects held by thread caches
+  std::size_t cached_bytes = 0;   // free small objects that are kept out of their slabs
   std::size_t pending_bytes = 0;  // freed, waiting for a Fence
   std::size_t arena_bytes = 0;    // addresses used so far
   std::uint64_t allocations = 0;

@@ -102,7 +102,7 @@ CachingAllocator& cpu_core() {
   static CachingAllocator* const core = [] {
     HostOptions options;
     const char* const huge = std::getenv("REPRISE_HUGE_PAGES");
-    options.huge_pages = huge != nullptr && std::strcmp(huge, "1") == 0;
+    options.huge_pages = huge == nullptr || std::strcmp(huge, "0") != 0;
     return new CachingAllocator(*new HostDevice(options));
   }();
   return *core;

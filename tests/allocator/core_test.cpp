@@ -12,7 +12,7 @@ namespace reprise {
 namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
-constexpr AllocatorOptions kExact{.small_limit_bytes = 0, .thread_caches = false};
+constexpr AllocatorOptions kExact{.small_limit_bytes = 0, .caches = false};
 
 TEST(Cap, CompletesAtTwoPercentOverLive) {
   // Fragment with one size, free every second piece, then ask for larger pieces up to the same live bytes.
@@ -33,7 +33,7 @@ TEST(Cap, CompletesRandomSizesAtTwoPercentOverLive) {
   const std::uint64_t seed = std::random_device{}();
   std::mt19937_64 random(seed);
   SimulatedDevice device(std::size_t{4} << 30, 4096);
-  CachingAllocator allocator(device, {.thread_caches = false});
+  CachingAllocator allocator(device, {.caches = false});
   const std::size_t limit = 200 * kMiB;
   ASSERT_TRUE(allocator.set_cap(limit / 100 * 102));
   std::vector<std::pair<void*, std::size_t>> pointers;
@@ -139,9 +139,11 @@ TEST(SteadyState, MakesNoDeviceCall) {
   EXPECT_EQ(allocator.statistics().device_calls, calls);
 }
 
-TEST(Statistics, PeaksAndClassesAreExactWithoutThreadCaches) {
+class Counted : public ::testing::TestWithParam<bool> {};  // with caches, or without
+
+TEST_P(Counted, PeaksAndClassesAreExact) {
   SimulatedDevice device(std::size_t{1} << 30, 4096);
-  CachingAllocator allocator(device, {.thread_caches = false});
+  CachingAllocator allocator(device, {.caches = GetParam()});
   void* const first = allocator.allocate(100);
   void* const second = allocator.allocate(5000);
   EXPECT_EQ(allocator.statistics().live_bytes, 5100u);
@@ -155,6 +157,51 @@ TEST(Statistics, PeaksAndClassesAreExactWithoutThreadCaches) {
   allocator.deallocate(first);
   EXPECT_EQ(allocator.statistics().allocations, 2u);
   EXPECT_EQ(allocator.statistics().frees, 2u);
+}
+
+TEST_P(Counted, WhatIsFreedAndTakenAgainCountsAgain) {
+  SimulatedDevice device(std::size_t{1} << 30, 4096);
+  CachingAllocator allocator(device, {.caches = GetParam()});
+  for (const std::size_t bytes : {std::size_t{100}, std::size_t{5000}}) {
+    allocator.deallocate(allocator.allocate(bytes));
+    allocator.reset_peaks();
+    void* const again = allocator.allocate(bytes - 1);  // from where the first was put; one byte less is live
+    EXPECT_EQ(allocator.statistics().live_bytes, bytes - 1);
+    EXPECT_EQ(allocator.statistics().peak_live_bytes, bytes - 1);
+    allocator.deallocate(again);
+    EXPECT_EQ(allocator.statistics().live_bytes, 0u);
+    EXPECT_EQ(allocator.statistics().allocated_bytes, 0u);
+    EXPECT_EQ(allocator.statistics().peak_live_bytes, bytes - 1);
+  }
+  EXPECT_EQ(allocator.statistics().allocations_per_class[7], 2u);
+  EXPECT_EQ(allocator.statistics().allocations_per_class[13], 2u);
+  EXPECT_EQ(allocator.statistics().allocations, 4u);
+  EXPECT_EQ(allocator.statistics().frees, 4u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Caches, Counted, ::testing::Bool());
+
+TEST(Cache, IsNeverAReasonToCommit) {
+  SimulatedDevice device(std::size_t{1} << 30, 4096);
+  CachingAllocator allocator(device);
+  std::vector<void*> held;
+  for (int i = 0; i < 8; ++i) held.push_back(allocator.allocate(kMiB));
+  for (void* pointer : held) allocator.deallocate(pointer);
+  const std::size_t reserved = allocator.statistics().reserved_bytes;
+  allocator.deallocate(allocator.allocate(8 * kMiB));  // the eight joined again
+  EXPECT_EQ(allocator.statistics().reserved_bytes, reserved);
+}
+
+TEST(Cache, SizesThatShareAStackServeEachOther) {
+  SimulatedDevice device(std::size_t{1} << 30, 4096);
+  CachingAllocator allocator(device);
+  for (std::size_t bytes = 2048; bytes < 2048 + 64 * 2000; bytes += 64) {  // more sizes than stacks
+    allocator.deallocate(allocator.allocate(bytes));
+    ASSERT_EQ(allocator.check_invariants(), "") << bytes;
+  }
+  EXPECT_EQ(allocator.statistics().live_bytes, 0u);
+  allocator.trim();
+  EXPECT_EQ(device.committed_bytes(), 0u);
 }
 
 TEST(Tags, LiveWithTheAllocation) {
@@ -172,6 +219,10 @@ TEST(Tags, LiveWithTheAllocation) {
     EXPECT_EQ(shown, 1);
     allocator.deallocate(pointer);
     EXPECT_EQ(allocator.check_invariants(), "");
+    void* const again = allocator.allocate(bytes);  // the same memory, without the tag
+    EXPECT_EQ(again, pointer);
+    EXPECT_EQ(allocator.tag(again), Tag{});
+    allocator.deallocate(again);
   }
 }
 

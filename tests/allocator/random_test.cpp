@@ -15,10 +15,10 @@ void expect_right(const Setting& setting) {
 }
 
 TEST(RandomProgram, HostWithThreadCaches) { expect_right({}); }
-TEST(RandomProgram, HostWithoutThreadCaches) { expect_right({.options = {.thread_caches = false}}); }
+TEST(RandomProgram, HostWithoutCaches) { expect_right({.options = {.caches = false}}); }
 TEST(RandomProgram, HostUnderACap) { expect_right({.options = {.cap_bytes = 4 << 20}}); }
 TEST(RandomProgram, SimulatedGpu) {
-  expect_right({.options = {.rounding_bytes = 512, .small_limit_bytes = 0, .thread_caches = false}, .host = false});
+  expect_right({.options = {.rounding_bytes = 512, .small_limit_bytes = 0, .caches = false}, .host = false});
 }
 TEST(RandomProgram, SimulatedDeviceThatIsFull) { expect_right({.options = {}, .host = false, .capacity_bytes = 3 << 20}); }
 

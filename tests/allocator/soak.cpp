@@ -17,8 +17,8 @@ int main(int count, char** arguments) {
   }
   const Setting settings[] = {
       {},
-      {.options = {.thread_caches = false}},
-      {.options = {.rounding_bytes = 512, .small_limit_bytes = 0, .thread_caches = false}, .host = false},
+      {.options = {.caches = false}},
+      {.options = {.rounding_bytes = 512, .small_limit_bytes = 0, .caches = false}, .host = false},
       {.options = {.cap_bytes = 4 << 20}},
       {.options = {}, .host = false, .capacity_bytes = 3 << 20},
   };

@@ -9,7 +9,7 @@
 namespace reprise {
 namespace {
 
-constexpr AllocatorOptions kGpu{.rounding_bytes = 512, .small_limit_bytes = 0, .thread_caches = false};
+constexpr AllocatorOptions kGpu{.rounding_bytes = 512, .small_limit_bytes = 0, .caches = false};
 
 TEST(Streams, TheSameStreamReusesAtOnce) {
   SimulatedDevice device(std::size_t{1} << 30);
