@@ -20,6 +20,8 @@ namespace {
 
 constexpr int kMaxVariants = 4;   // of one kind of Pass: nothing left behind, gradients, optimizer state, and one more
 
+constexpr int64_t kGrace = 16;    // a Plan may miss its prediction by this part of the budget: into the temporary file, and the next is made for less
+
 int64_t live_bytes() { return static_cast<int64_t>(cpu_core().statistics().live_bytes); }
 
 // What the core holds beside live bytes: rounding, and small pieces cached by threads. No Plan can change it.
@@ -165,7 +167,9 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
   }
   if (known.profile && !known.learning && !config.verify) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
-  if ((known.learning || known.derived) && config.budget_bytes > 0) pass.may_overflow();   // nobody has seen this step yet
+  const bool unseen = known.learning || known.derived;   // nobody has seen this step yet: it is measured to its end
+  if (unseen && config.budget_bytes > 0) pass.may_overflow(std::nullopt);
+  else if (config.budget_bytes > 0 && config.policy == "auto") pass.may_overflow(size_t(config.budget_bytes / kGrace));
   pass.set_options(std::move(options));
 }
 
@@ -204,10 +208,21 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     known->predicted_peak_bytes = pass->options().following->plan.predicted_live_bytes;
     known->measured_seconds = now_seconds() - pass->started_seconds;
     if (pass->options().trace) settle(pass, *known);
+    else heed_miss(*pass, *known);
   } else if (++known->breaks <= 3) {
     known->learning = true;   // the step changed: learn it anew, but not for ever
   }
   store(pass->key, *known, generation);
+}
+
+// The heap left more holes than were simulated: the next Plan is made for so much less.
+void Controller::heed_miss(const Pass& pass, Known& known) const {
+  if (pass.overflow_bytes() == 0) return;
+  known.missed_bytes += pass.overflow_bytes();
+  known.planned_limit = -1;
+  if (config().log > 0)
+    std::fprintf(stderr, "reprise: %lld bytes did not fit where they were predicted to and went to a temporary file; the next Plan is made for so much less\n",
+                 static_cast<long long>(pass.overflow_bytes()));
 }
 
 Trace Controller::trace_of(const Pass& pass) const {
@@ -247,7 +262,7 @@ void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) const {
 
 // Raises, if no Plan fits either.
 void Controller::measured(const std::shared_ptr<Pass>& pass, Known& known) const {
-  known.did_not_fit = pass->overflowed();
+  known.did_not_fit = pass->overflow_bytes() > 0;
   if (!known.did_not_fit) return;
   known.first_refused = out_of_memory_text(overflow::first_asked_bytes());
   make_plan(known, pass->start_live_bytes);
@@ -273,7 +288,7 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   const double began = now_seconds();
   Config config = this->config();
   cpu_core().trim();   // what is free now and was not live at the start is no part of what a Plan cannot change
-  known.unplanned_bytes = unplanned_bytes();
+  known.unplanned_bytes = unplanned_bytes() + known.missed_bytes;
   const int64_t beside = start_live_bytes + known.unplanned_bytes;
   const int64_t limit_bytes = config.budget_bytes > 0 ? std::max<int64_t>(1, config.budget_bytes - beside) : 0;
   const StartLayout start = start_layout();
@@ -340,7 +355,7 @@ size_t Controller::revoke(size_t bytes) {
   for (auto& weak : alive_) {
     if (freed >= bytes) break;
     // A Pass that went to the temporary file stays there: it will be refused or planned anew, and making its Values again and again only takes longer.
-    if (auto p = weak.lock(); p && !p->overflowed()) freed += p->revoke(bytes - freed);
+    if (auto p = weak.lock(); p && !p->only_measured()) freed += p->revoke(bytes - freed);
   }
   return freed;
 }

@@ -46,6 +46,7 @@ struct Known {
   std::shared_ptr<const Following> following;
   int64_t planned_limit = -1;        // limit_bytes of `following`
   int64_t unplanned_bytes = 0;       // what the core held beside live bytes when it was made
+  int64_t missed_bytes = 0;          // what Plans so far needed beyond their prediction
   int breaks = 0;                    // times in a row that a Pass left its Trace
   int64_t passes = 0;
   bool learning = true;
@@ -87,6 +88,7 @@ class Controller {
  private:
   std::pair<uint64_t, Known> find(uint64_t first_operator, int64_t start_live_bytes);   // under the mutex
   void learn(const std::shared_ptr<Pass>& pass, Known& known) const;
+  void heed_miss(const Pass& pass, Known& known) const;
   void measured(const std::shared_ptr<Pass>& pass, Known& known) const;
   void settle(const std::shared_ptr<Pass>& pass, Known& known) const;
   Trace trace_of(const Pass& pass) const;

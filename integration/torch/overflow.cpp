@@ -30,6 +30,7 @@ struct Files {
   std::mutex mutex;
   int file = -1;
   off_t end = 0;
+  std::size_t limit = 0;
   std::unordered_map<const void*, Extent> extents;
   std::multimap<std::size_t, std::pair<void*, off_t>> spare;   // by length: still mapped, to be used again
   std::atomic<std::size_t> live{0}, peak{0}, first_asked{0};
@@ -81,12 +82,18 @@ void Files::give_spare_back() {
 
 }  // namespace
 
-void allow(bool yes) noexcept {
+void allow(std::size_t limit_bytes) noexcept {
   Files& f = files();
   std::lock_guard<std::mutex> lock(f.mutex);
-  f.allowed += yes ? 1 : -1;
-  if (yes && f.allowed == 1) f.first_asked = 0;
-  if (f.allowed == 0) f.give_spare_back();
+  if (++f.allowed == 1) f.first_asked = 0;
+  f.limit = limit_bytes;
+  f.peak = f.live.load();
+}
+
+void forbid() noexcept {
+  Files& f = files();
+  std::lock_guard<std::mutex> lock(f.mutex);
+  if (--f.allowed == 0) f.give_spare_back();
 }
 
 bool allowed() noexcept { return files().allowed.load(std::memory_order_relaxed) > 0; }
@@ -94,6 +101,7 @@ bool allowed() noexcept { return files().allowed.load(std::memory_order_relaxed)
 void* allocate(std::size_t bytes) noexcept {
   Files& f = files();
   std::lock_guard<std::mutex> lock(f.mutex);
+  if (bytes > f.limit || f.live > f.limit - bytes) return nullptr;
   void* pointer = nullptr;
   Extent extent{bytes, (bytes + kPage - 1) / kPage * kPage, 0};
   if (const auto it = f.spare.lower_bound(extent.length); it != f.spare.end() && it->first <= extent.length + extent.length / 4) {

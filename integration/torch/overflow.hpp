@@ -1,5 +1,6 @@
-// Overflow: memory in an unlinked temporary file, for the one case in which the cap must not be exceeded and the step must still be seen to its end:
-// a learning Pass that does not fit. What it measures there tells the smallest budget that would do; without it nothing could be said.
+// Overflow: memory in an unlinked temporary file, for the two cases in which the cap must not be exceeded and the step should still come to its end:
+// a learning Pass that does not fit (what it measures there tells the smallest budget that would do), and a Plan that misses its prediction by little,
+// because the heap's holes are not those that were simulated (the next Plan is made for so much less).
 //
 // The file lies in REPRISE_OVERFLOW_DIR, TMPDIR, /var/tmp or /tmp, whichever comes first that is not itself memory (tmpfs). It is not part of reserved
 // bytes; how much was needed is counted and reported.
@@ -11,13 +12,15 @@
 
 namespace reprise::overflow {
 
-void allow(bool yes) noexcept;      // counted: as many allow(false) as allow(true) forbid it again
+// Counted: as many forbid() as allow() end it. limit_bytes: of the last allow(). The peak starts anew with each.
+void allow(std::size_t limit_bytes) noexcept;
+void forbid() noexcept;
 bool allowed() noexcept;
 void* allocate(std::size_t bytes) noexcept;          // nullptr: no such folder, or its device is full
 bool deallocate(void* pointer) noexcept;             // false: not ours
 std::size_t size_of(const void* pointer) noexcept;   // 0: not ours
 std::size_t first_asked_bytes() noexcept;  // the first request since allow(true) that came here; 0: none did
 std::size_t live_bytes() noexcept;
-std::size_t peak_bytes() noexcept;  // since the process began
+std::size_t peak_bytes() noexcept;
 
 }  // namespace reprise::overflow

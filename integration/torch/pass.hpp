@@ -136,7 +136,7 @@ struct PassOptions {
 
 struct Counters {
   std::atomic<int64_t> recorded{0}, replayed{0}, replays{0}, unplanned{0}, dropped{0}, kept{0}, found_alive{0}, opaque{0}, source_copies{0},
-      source_copy_bytes{0}, revoked{0}, revoked_bytes{0}, passes{0}, broken_plans{0}, verified{0}, unseen_writes{0}, unrecorded_saved{0};
+      source_copy_bytes{0}, revoked{0}, revoked_bytes{0}, passes{0}, broken_plans{0}, verified{0}, overflow_bytes{0}, unseen_writes{0}, unrecorded_saved{0};
 };
 extern Counters counters;
 
@@ -171,8 +171,10 @@ class Pass {
   bool wants_choice() const { return !chosen_; }
   void choose(const OperatorFacts& first, const torch::jit::Stack& stack);   // which Plan to follow, at the first Op
   void set_options(PassOptions options);
-  void may_overflow();                            // what the cap has no room for goes to a temporary file until the Pass is finished
-  bool overflowed() const { return overflow_peak_bytes_ >= 0 && overflow::peak_bytes() > size_t(overflow_peak_bytes_); }
+  // What the cap has no room for goes to a temporary file until the Pass is finished. Without a limit the Pass is one that is only to be measured.
+  void may_overflow(std::optional<size_t> limit_bytes);
+  int64_t overflow_bytes() const { return overflow_start_bytes_ < 0 ? 0 : int64_t(overflow::peak_bytes()) - overflow_start_bytes_; }
+  bool only_measured() const { return only_measured_ && overflow_bytes() > 0; }
   size_t revoke(size_t bytes);                    // pressure: lets go of kept Values that can be replayed; returns bytes freed
 
   // ---- after it (trace_writer.cpp) ----
@@ -234,7 +236,8 @@ class Pass {
   std::atomic<int> task_{-1};
   bool chosen_ = false;
   bool caught_ = false;     // R11 found an unseen write
-  int64_t overflow_peak_bytes_ = -1;   // of the temporary file when it was allowed; -1: it was not
+  int64_t overflow_start_bytes_ = -1;  // in the temporary file when it was allowed; -1: it was not
+  bool only_measured_ = false;
   Replay* running_ = nullptr;
   std::atomic<std::thread::id> replaying_{};
 };

@@ -134,13 +134,17 @@ void Pass::close(Garbage& garbage) {
   recording_ = false;
   for (Value& v : values_) { v.reads_left = 0; let_go(v, garbage); }
   note(Mark::kPassEnd, 0);
-  if (overflow_peak_bytes_ >= 0 && !finished) overflow::allow(false);
+  if (overflow_start_bytes_ >= 0 && !finished) {
+    counters.overflow_bytes += overflow_bytes();
+    overflow::forbid();
+  }
   finished = true;
 }
 
-void Pass::may_overflow() {
-  overflow_peak_bytes_ = static_cast<int64_t>(overflow::peak_bytes());
-  overflow::allow(true);
+void Pass::may_overflow(std::optional<size_t> limit_bytes) {
+  overflow_start_bytes_ = static_cast<int64_t>(overflow::live_bytes());
+  only_measured_ = !limit_bytes;
+  overflow::allow(limit_bytes ? overflow::live_bytes() + *limit_bytes : SIZE_MAX);
 }
 
 size_t Pass::revoke(size_t bytes) {

@@ -135,7 +135,7 @@ std::string counters_json() {
                       {"dropped", c.dropped.load()}, {"kept", c.kept.load()}, {"found_alive", c.found_alive.load()}, {"opaque", c.opaque.load()},
                       {"source_copies", c.source_copies.load()}, {"source_copy_bytes", c.source_copy_bytes.load()}, {"revoked", c.revoked.load()},
                       {"revoked_bytes", c.revoked_bytes.load()}, {"passes", c.passes.load()}, {"broken_plans", c.broken_plans.load()}, {"verified", c.verified.load()},
-                      {"unseen_writes", c.unseen_writes.load()}, {"unrecorded_saved", c.unrecorded_saved.load()}};
+                      {"overflow_bytes", c.overflow_bytes.load()}, {"unseen_writes", c.unseen_writes.load()}, {"unrecorded_saved", c.unrecorded_saved.load()}};
   return j.dump();
 }
 

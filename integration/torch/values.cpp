@@ -53,7 +53,7 @@ Pass::Pass(PassOptions options) : options_(std::move(options)) {
 }
 
 Pass::~Pass() {
-  if (overflow_peak_bytes_ >= 0 && !finished) overflow::allow(false);
+  if (overflow_start_bytes_ >= 0 && !finished) overflow::forbid();
 }
 
 int32_t Pass::value_of(const at::Tensor& tensor) const {
