@@ -66,6 +66,8 @@ std::string counters_json();
 std::string profile();                    // JSON of the step seen last; throws std::runtime_error before one was learned
 std::string plan(const std::string& limit, const std::string& policy = "auto");   // JSON; limit: activation bytes above the step's start
 void apply(const std::string& plan_json);
+// Of each Block that the Plan runs again, the smallest module that holds all of it; "" where that is the whole model, or the Block is no module.
+std::vector<std::string> replayed_modules(const std::string& plan_json);
 
 class keep {                              // a scope in which nothing saved on this thread is dropped
  public:

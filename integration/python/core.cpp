@@ -37,6 +37,7 @@ NB_MODULE(_core, m) {
   m.def("profile_json", &reprise::profile);
   m.def("plan_json", &reprise::plan);
   m.def("apply", &reprise::apply);
+  m.def("replayed_modules", &reprise::replayed_modules);
   m.def("enter_keep", &reprise::engine::enter_keep);
   m.def("leave_keep", &reprise::engine::leave_keep);
   m.def("device_bytes", &reprise::device_bytes);

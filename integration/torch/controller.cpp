@@ -335,8 +335,9 @@ void Controller::replace_plan(const Plan& plan) {
     known.following = Following::of(plan, known.match);
     found = true;
   }
-  if (!found) throw std::invalid_argument("argument plan: it was made for a step with signature " + std::to_string(plan.trace_signature) +
-                              ", which none of the " + std::to_string(known_.size()) + " steps seen so far has");
+  if (!found)
+    throw std::invalid_argument("argument plan: it was made for another model or another step: its signature is " + std::to_string(plan.trace_signature) +
+                                ", which none of the " + std::to_string(known_.size()) + " steps seen so far has");
 }
 
 void Controller::write_is_coming(const at::Tensor& tensor) {

@@ -37,6 +37,8 @@ struct Handle final : SavedVariableHooks {
   Geometry geometry;
   Version version;
   bool versioned = false;
+  // Only for an error's words: strong, it would keep the node that keeps us.
+  c10::weak_intrusive_ptr<c10::TensorImpl> variable{c10::intrusive_ptr<c10::TensorImpl>()};
 
   explicit Handle(std::shared_ptr<Pass> p) : pass(std::move(p)) {}
   ~Handle() override { if (pass && saved_) pass->release(value); }
@@ -50,10 +52,11 @@ struct Handle final : SavedVariableHooks {
     if (!versioned) return;
     geometry = Geometry::of(tensor);
     version = Version::of(tensor);
+    if (tensor.requires_grad() && !tensor.is_leaf()) variable = c10::weak_intrusive_ptr<c10::TensorImpl>(tensor.getIntrusivePtr());
   }
 
   at::Tensor call_unpack_hook() override {
-    if (versioned) version.check(geometry, "");
+    if (versioned) version.check(geometry, [this] { return output_of(); });
     ask_for_end();
     if (value < 0) { pass->fetched_kept(); return kept; }
     c10::InferenceMode no_inference(false);
@@ -65,6 +68,15 @@ struct Handle final : SavedVariableHooks {
   }
 
  private:
+  // As torch says it: ", which is output 0 of ExpBackward0,"; nothing where the variable is a leaf, or is gone.
+  std::string output_of() const {
+    const auto impl = variable.lock();
+    if (!impl) return "";
+    const at::Tensor tensor(impl);
+    const auto& node = tensor.grad_fn();
+    return node ? ", which is output " + std::to_string(tensor.output_nr()) + " of " + node->name() + "," : "";
+  }
+
   // R8: what was replayed falls back when the autograd task ends; asked for once per task and Pass.
   void ask_for_end() {
     const int task = current_task();

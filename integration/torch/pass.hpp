@@ -36,6 +36,7 @@
 
 namespace reprise::engine {
 
+inline constexpr int32_t kNever = INT32_MAX;
 inline constexpr int32_t kMetadata = -2;   // Ref::value of an argument whose shape is read and not its content
 
 struct Ref {
@@ -181,7 +182,7 @@ class Pass {
   Trace trace(const std::unordered_map<c10::StorageImpl*, int32_t>& parameter_regions, std::vector<std::string> regions) const;
   std::vector<uint64_t> matches() const;
   const PassOptions& options() const { return options_; }
-  bool plan_held() const { return options_.following && !plan_broken_ && ops_.size() == options_.following->match.size(); }
+  bool plan_held() const { return options_.following && broken_at_ == kNever && ops_.size() == options_.following->match.size(); }
   bool caught_something() const { return caught_; }
   std::string check_invariants() const;
   void note(Mark mark, int64_t a, int64_t b = 0) { if (options_.trace) events_.push_back({mark, a, b}); }
@@ -229,7 +230,7 @@ class Pass {
   int group_dropped_values_ = 0;
   int64_t copied_input_bytes_ = 0;
   int32_t group_ = 0;
-  bool plan_broken_ = false;
+  int32_t broken_at_ = kNever;                    // the first Op that is not the Trace's: what the Plan says of earlier ones still holds
   std::atomic<bool> recording_{true}, backward_seen_{false};
   std::atomic<int64_t> live_handles_{0};
   std::atomic<bool> saved_anything_{false};

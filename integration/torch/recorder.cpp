@@ -144,7 +144,7 @@ class Call {
   }
 
   void hold_sources() {
-    const bool groups = pass_.options_.unplanned == PassOptions::Unplanned::kGroups && (!pass_.options_.following || pass_.plan_broken_);
+    const bool groups = pass_.options_.unplanned == PassOptions::Unplanned::kGroups && (!pass_.options_.following || pass_.broken_at_ != kNever);
     for (size_t i = 0; i < op_.arguments.size(); i++) {
       const bool hidden = facts_.writes[i] == 2 && op_.hidden_write;
       for (const Ref& r : op_.arguments[i].refs) {

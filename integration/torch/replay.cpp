@@ -121,7 +121,7 @@ class Replay {
     TORCH_CHECK(!v.lost && s, "reprise: ", op.facts->name, " cannot be run again: the ", r.geometry.text(), " it read was overwritten where no operator could see it ",
                 "(through numpy, .data or a raw pointer) after it was used. Wrap that part of the model in reprise.keep().");
     if (v.outside && !v.held_is_private) {
-      v.version.check(r.geometry, ", needed to recompute " + op.facts->name + ",");
+      v.version.check(r.geometry, [&] { return ", needed to recompute " + op.facts->name + ","; });
       TORCH_CHECK(static_cast<int64_t>(s->nbytes()) >= v.bytes, "reprise: ", op.facts->name, " cannot be run again: the storage of the ", r.geometry.text(),
                   " it read was resized from ", v.bytes, " to ", s->nbytes(), " bytes");
       if (v.has_fingerprint)

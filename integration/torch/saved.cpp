@@ -34,7 +34,7 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   value.handles++;
   saved.value = v;
   const Following* plan = options_.following.get();
-  const bool planned = plan && !plan_broken_ && size_t(v) < plan->keep.size();
+  const bool planned = plan && values_[size_t(v)].producer < broken_at_ && size_t(v) < plan->keep.size();
   const bool hold_it = keep || (planned ? plan->keep[size_t(v)] != 0 : options_.unplanned == PassOptions::Unplanned::kKeep);
   if (hold_it) {
     counters.kept++;
@@ -76,10 +76,11 @@ c10::Storage Pass::fetch(int32_t id) {
   note(Mark::kUnpack, id);
   if (auto s = available(id)) { counters.found_alive++; return *s; }
   const Group* group = nullptr;
-  if (const Following* plan = options_.following.get(); plan && !plan_broken_) {
+  if (const Following* plan = options_.following.get()) {
     auto it = plan->groups.find(id);
     const auto nth = static_cast<size_t>(values_[size_t(id)].triggered++);
     if (it != plan->groups.end() && nth < it->second.size()) group = &plan->plan.groups[size_t(it->second[nth])];
+    if (group && !group->ops.empty() && *std::max_element(group->ops.begin(), group->ops.end()) >= broken_at_) group = nullptr;
   }
   note(Mark::kReplayBegin, id);
   replay(*this, id, group);

@@ -1,6 +1,7 @@
 // The public surface: arguments are checked here, everything behind it can trust them.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -17,6 +18,7 @@
 #include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
+#include "policy/blocks.hpp"
 #include "policy/budget.hpp"
 #include "policy/planner.hpp"
 #include "policy/schemes.hpp"
@@ -176,6 +178,27 @@ std::string plan(const std::string& limit, const std::string& policy) {
   if (!known || !known->profile) throw std::runtime_error("reprise.plan(): no step was learned so far; call auto_checkpoint and train one step first");
   const int64_t bytes = limit.empty() ? 0 : Budget::parse(limit).resolve(device_bytes());
   return plan_scheme(*known->profile, Scheme::parse(policy).name(), bytes).to_json();
+}
+
+std::vector<std::string> replayed_modules(const std::string& plan_json) {
+  const Plan plan = Plan::from_json(plan_json);
+  auto known = Controller::get().last_known();
+  if (!known || !known->profile || known->profile->data().trace_signature != plan.trace_signature)
+    throw std::invalid_argument("argument plan: it was made for another model or another step: its signature is " + std::to_string(plan.trace_signature) + ", which is not that of the step seen last");
+  const Profile& profile = *known->profile;
+  std::vector<bool> again(profile.ops().size(), false);
+  for (const Group& g : plan.groups) for (int32_t o : g.ops) again[size_t(o)] = true;
+  std::vector<std::string> names;
+  for (const Block& b : find_blocks(profile)) {
+    if (std::find(again.begin() + b.first_op, again.begin() + b.last_op + 1, true) == again.begin() + b.last_op + 1) continue;
+    std::string name = profile.data().regions[size_t(profile.ops()[size_t(b.first_op)].region)];
+    for (int32_t o = b.first_op; o <= b.last_op; o++) {
+      const std::string& other = profile.data().regions[size_t(profile.ops()[size_t(o)].region)];
+      while (!name.empty() && other != name && !other.starts_with(name + ".")) name.erase(name.rfind('.') == std::string::npos ? 0 : name.rfind('.'));
+    }
+    names.push_back(std::move(name));
+  }
+  return names;
 }
 
 void apply(const std::string& plan_json) { Controller::get().replace_plan(Plan::from_json(plan_json)); }

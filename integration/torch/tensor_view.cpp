@@ -1,5 +1,7 @@
 #include "integration/torch/tensor_view.hpp"
 
+#include <torch/csrc/autograd/anomaly_mode.h>
+
 #include <ATen/core/Tensor.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/TensorImpl.h>
@@ -67,14 +69,18 @@ Version Version::of(const at::Tensor& tensor) {
   return counter.enabled() ? Version{counter, counter.current_version()} : Version{};
 }
 
-void Version::check(const Geometry& geometry, const std::string& purpose) const {
-  if (current()) return;
+void Version::refuse(const Geometry& geometry, const std::string& purpose) const {
   // Wording of torch's SavedVariable, so that searching for the message finds torch's own explanation.
-  std::string type(geometry.dtype.name());
-  TORCH_CHECK(false, "one of the variables needed for gradient computation has been modified by an inplace operation: [", "torch.", type, " ",
+  const char* hint = torch::autograd::AnomalyMode::is_enabled()
+                         ? " Hint: the backtrace further above shows the operation that failed to compute its gradient. The variable in question was changed in there "
+                           "or anywhere later. Good luck!"
+                         : " Hint: enable anomaly detection to find the operation that failed to compute its gradient, "
+                           "with torch.autograd.set_detect_anomaly(True, check_nan=False).";
+  const std::string type = c10::toString(c10::typeMetaToScalarType(geometry.dtype));
+  TORCH_CHECK(false, "one of the variables needed for gradient computation has been modified by an inplace operation: [torch.", type, "Tensor ",
               c10::IntArrayRef(geometry.sizes.data(), geometry.sizes.size()), "]", purpose, " is at version ", counter.current_version(),
-              "; expected version ", seen, " instead. Hint: enable anomaly detection to find the operation that failed to compute its gradient, ",
-              "with torch.autograd.set_detect_anomaly(True).");
+              "; expected version ", seen, " instead.", hint);
+  throw std::logic_error("not reached");
 }
 
 c10::Storage clone_storage(const c10::Storage& storage, c10::Device device) {

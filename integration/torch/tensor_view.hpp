@@ -39,8 +39,12 @@ struct Version {
   uint32_t seen = 0;
   static Version of(const at::Tensor& tensor);
   bool current() const { return counter.current_version() == seen; }
-  // Throws torch's own words; `purpose` follows the shape ("", or ", needed to recompute aten::mul,").
-  void check(const Geometry& geometry, const std::string& purpose) const;
+  // Throws torch's own words; `purpose()` follows the shape ("", ", which is output 0 of ExpBackward0," or ", needed to recompute aten::mul,").
+  template <class Purpose>
+  void check(const Geometry& geometry, Purpose purpose) const { if (!current()) refuse(geometry, purpose()); }
+
+ private:
+  [[noreturn]] void refuse(const Geometry& geometry, const std::string& purpose) const;
 };
 
 c10::Storage clone_storage(const c10::Storage& storage, c10::Device device);  // bytes copied through torch's allocator

@@ -94,6 +94,7 @@ Trace Pass::trace(const std::unordered_map<c10::StorageImpl*, int32_t>& paramete
     out.signature = op.signature;
     out.random = op.generator.defined();
     out.opaque = op.opaque_reason != nullptr;
+    if (out.opaque) for (int32_t v : out.outputs) t.values[size_t(v)].reason = op.facts->name + ": " + t.values[size_t(v)].reason;
     t.ops.push_back(std::move(out));
   }
   RegionFinder(regions).label(t.ops, std::move(labels));

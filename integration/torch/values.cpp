@@ -247,10 +247,10 @@ void Pass::check_outside_copies() {
 // After Op number `index`: does the Pass still repeat the Trace that the Plan was made for? What the Plan says of the Values it made.
 void Pass::follow(size_t index) {
   const Following* plan = options_.following.get();
-  if (!plan || plan_broken_) return;
+  if (!plan || broken_at_ != kNever) return;
   const Op& op = ops_[index];
   if (index >= plan->match.size() || plan->match[index] != op.match) {
-    plan_broken_ = true;
+    broken_at_ = static_cast<int32_t>(index);
     counters.broken_plans++;
     return;
   }

@@ -5,10 +5,12 @@ the value and the limit, and training goes on as if reprise were not there. All 
 """
 
 import contextlib
+import functools
 import json
 import math
 
 import torch
+import torch.utils.checkpoint
 
 from reprise import _core
 
@@ -127,6 +129,9 @@ def auto_checkpoint(model=None, budget=None, *, policy="auto", exclude=(), verif
 def undo(model=None):
     """Back to plain torch: nothing is recorded or capped any more. The allocator stays; it has no cap."""
     _core.undo()
+    for module in model.modules() if isinstance(model, torch.nn.Module) else ():
+        if getattr(vars(module).get("forward"), "func", None) is torch.utils.checkpoint.checkpoint:
+            del module.forward
     return model
 
 
@@ -158,11 +163,29 @@ def plan(budget=None, policy="auto"):
 
 
 def apply(plan, model=None, executor="engine"):
-    """Follows `plan` from the next step on. executor="torch" wraps its Blocks in torch.utils.checkpoint instead and needs nothing else at run time."""
+    """Follows `plan` from the next step on. executor="torch" wraps its Blocks in torch.utils.checkpoint instead and needs nothing else at run time:
+    a Block that the plan runs again, even in part, is run again whole. undo(model) takes the wrappers off."""
     if executor == "engine":
         _core.apply(plan.to_json())
         return model
-    raise ValueError(f"argument executor: {executor!r} is unknown; there is: 'engine'")
+    if executor == "torch":
+        return _wrap_blocks(plan, model)
+    raise ValueError(f"argument executor: {executor!r} is unknown; there is: 'engine', 'torch'")
+
+
+def _wrap_blocks(plan, model):
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"argument model: {type(model).__name__} is no torch.nn.Module; executor='torch' wraps modules")
+    modules = dict(model.named_modules())
+    names = _core.replayed_modules(plan.to_json())
+    lost = [name for name in names if not name or name not in modules]
+    if lost:
+        raise ValueError(f"argument plan: {len(lost)} of its {len(names)} Blocks are no module of this model (the first: {lost[0]!r}); executor='engine' can follow it")
+    _core.undo()
+    for name in set(names):
+        module = modules[name]
+        module.forward = functools.partial(torch.utils.checkpoint.checkpoint, module.forward, use_reentrant=False)
+    return model
 
 
 @contextlib.contextmanager
