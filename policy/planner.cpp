@@ -118,7 +118,7 @@ Plan Planner::plan(int64_t limit) {
   if (!f) throw InfeasibleLimit(limit, smallest_limit());
   Plan p = f->plan;
   p.limit_bytes = limit;
-  p.lower_bound_seconds = s.bound.run(room, p.added_seconds).seconds;
+  p.lower_bound_seconds = s.bound.run(limit, p.added_seconds).seconds;
   return p;
 }
 
@@ -156,7 +156,7 @@ Frontier Planner::frontier(int32_t count) {
     if (f.plan.added_seconds <= 0) continue;
     out.plans.push_back(f.plan);
     out.plans.back().limit_bytes = limit_for(f.needs);
-    out.plans.back().lower_bound_seconds = s.bound.run(f.needs, f.plan.added_seconds).seconds;
+    out.plans.back().lower_bound_seconds = s.bound.run(limit_for(f.needs), f.plan.added_seconds).seconds;
   }
   out.plans.push_back(std::move(none));
   return out;

@@ -40,7 +40,7 @@ struct Instance {
 };
 
 struct Choice {
-  static constexpr uint8_t kLevels = 8;
+  static constexpr uint8_t kLevels = 16;
   std::vector<uint8_t> keep, memo, cut;                        // per Value, per Value (< kLevels), per Op (<= kLevels)
   explicit Choice(const Instance& instance);                   // keeps what must be kept, nothing else
   bool operator==(const Choice&) const = default;

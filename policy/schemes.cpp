@@ -77,9 +77,9 @@ Choice random_choice(const Instance& in, int64_t seed) {
   const uint64_t keep = percent(), memo = percent(), cut = percent();
   for (int32_t v = 0; v < in.values(); v++) {
     if (percent() < keep) c.keep[at(v)] = 1;
-    c.memo[at(v)] = percent() < memo;
+    c.memo[at(v)] = percent() < memo ? static_cast<uint8_t>(1 + percent() % 3) : 0;
   }
-  for (uint8_t& x : c.cut) x = percent() < cut;
+  for (uint8_t& x : c.cut) x = percent() < cut ? static_cast<uint8_t>(1 + percent() % 4) : 0;
   return c;
 }
 

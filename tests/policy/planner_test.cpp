@@ -56,6 +56,57 @@ TEST(Planner, InfeasibleNamesTheSmallestLimit) {
   }
 }
 
+// Quality: at the limits that matter no plan is further from the proven bound than it was when this was written down.
+TEST(Planner, StaysNearTheBound) {
+  const Profile profile = Profile::from_trace(testing::transformer(12, 1 << 16));
+  Planner planner(profile, [] { PlannerOptions o; o.simulate = false; return o; }());
+  const int64_t plain = planner.scheme("none").predicted_live_bytes;
+  for (const auto& [percent, most] : std::vector<std::pair<int64_t, double>>{{80, 1.05}, {65, 1.05}, {50, 1.05}, {35, 1.08}, {25, 1.10}, {18, 1.35}}) {
+    const Plan p = planner.plan(plain * percent / 100);
+    EXPECT_GT(p.lower_bound_seconds, 0);
+    EXPECT_LE(p.lower_bound_seconds, p.added_seconds);
+    EXPECT_LE(p.added_seconds, most * p.lower_bound_seconds) << percent << " %: " << p.added_seconds << " s, at least " << p.lower_bound_seconds;
+  }
+}
+
+TEST(Planner, RemembersAndIsMonotone) {
+  const Profile profile = Profile::from_trace(testing::transformer(6, 1 << 18));
+  Planner planner(profile);
+  const int64_t plain = planner.scheme("none").predicted_live_bytes;
+  double before = 1e300;
+  for (int64_t percent : {20, 30, 31, 32, 50, 51, 70}) {
+    const Plan p = planner.plan(plain * percent / 100);
+    EXPECT_LE(p.added_seconds, before);
+    EXPECT_LE(std::max(p.predicted_live_bytes, p.predicted_reserved_bytes), plain * percent / 100);
+    EXPECT_EQ(simulate(p, profile).peak_live_bytes, p.predicted_live_bytes);
+    EXPECT_EQ(planner.plan(plain * percent / 100).to_json(), p.to_json());
+    check_plan(p, profile);
+    before = p.added_seconds;
+  }
+}
+
+TEST(Planner, TheSmallestLimitIsOneThatIsAnswered) {
+  for (int64_t width : {1 << 12, 1 << 20}) {
+    const Profile profile = Profile::from_trace(testing::transformer(6, width));
+    const int64_t least = smallest_limit(profile);
+    const Plan p = plan(profile, least);
+    EXPECT_LE(std::max(p.predicted_live_bytes, p.predicted_reserved_bytes), least);
+    EXPECT_THROW(plan(profile, least * 9 / 10), InfeasibleLimit);
+  }
+}
+
+TEST(Frontier, ServesLaterLimits) {
+  const Profile profile = Profile::from_trace(testing::transformer(6, 1 << 18));
+  Planner planner(profile);
+  const Frontier f = planner.frontier(8);
+  for (const Plan& p : f.plans) {
+    EXPECT_LE(p.lower_bound_seconds, p.added_seconds);
+    if (p.scheme == "auto") {
+      EXPECT_LE(planner.plan(p.limit_bytes).added_seconds, p.added_seconds);
+    }
+  }
+}
+
 TEST(Frontier, IsMonotoneAndRoundTrips) {
   const Profile profile = Profile::from_trace(testing::transformer(6, 4096));
   const Frontier f = frontier(profile, 8, quick());

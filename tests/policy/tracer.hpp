@@ -190,4 +190,29 @@ inline Trace random_graph(uint64_t seed, int32_t ops) {
   return t.finish();
 }
 
+// A random graph that lets go of everything after its last use, so that what is kept decides the peak: skips, unsaved Values, sizes and seconds of all kinds.
+inline Trace tight_graph(uint64_t seed, int32_t ops) {
+  const auto next = [&seed](uint64_t n) { return (seed = seed * 6364136223846793005ULL + 1442695040888963407ULL, (seed >> 33) % n); };
+  std::vector<std::vector<int32_t>> reads(static_cast<size_t>(ops));   // op i makes Value i; -1: the input
+  std::vector<int32_t> last(static_cast<size_t>(ops), -1);
+  for (int32_t i = 0; i < ops; i++) {
+    reads[size_t(i)] = {i - 1};
+    if (i > 1 && next(3) == 0) reads[size_t(i)].push_back(static_cast<int32_t>(next(static_cast<uint64_t>(i - 1))));
+    for (int32_t r : reads[size_t(i)]) if (r >= 0) last[size_t(r)] = i;
+  }
+  Tracer t;
+  const int32_t input = t.outside(64);
+  std::vector<int32_t> made, saved;
+  for (int32_t i = 0; i < ops; i++) {
+    std::vector<int32_t> in;
+    for (int32_t r : reads[size_t(i)]) in.push_back(r < 0 ? input : made[size_t(r)]);
+    made.push_back(t.op("op", in, static_cast<int64_t>(64 * (1 + next(8))), 1.0 + static_cast<double>(next(8))));
+    if (i + 1 == ops || next(4)) t.save(made.back()), saved.push_back(made.back());
+    for (int32_t v = 0; v <= i; v++) if (last[size_t(v)] == i || (v == i && last[size_t(v)] < 0)) t.gone(made[size_t(v)]);
+  }
+  t.forward_end();
+  for (size_t i = saved.size(); i-- > 0;) t.node(i > 0 && next(2) ? std::vector<int32_t>{saved[i], saved[i - 1]} : std::vector<int32_t>{saved[i]}, {saved[i]}, static_cast<int64_t>(64 * next(3)));
+  return t.finish();
+}
+
 }  // namespace reprise::testing
