@@ -1,6 +1,6 @@
 """Step time by alternating rounds: per_block against torch.utils.checkpoint, everything kept against plain, auto against the best peers on the GPT.
 
-usage: ./dev bench steps [--pairs N] [--fresh N] [--part overheads|peers] [--json FILE]
+usage: ./dev bench steps [--pairs N] [--fresh N] [--part per_block|recording|peers] [--json FILE]
 Each line: median ratio of CPU time [95 % interval]. The rounds are spread over `fresh` sets of new processes, since where a process's memory lies is luck
 that alternating cannot even out. Below it, what does not depend on luck: activation bytes, operators run again, and their own seconds."""
 
@@ -33,14 +33,16 @@ def activations(rows):
     return "activations " + " / ".join(f"{row['peak'] / MIB:.1f}" for row in rows) + " MiB"
 
 
-def overheads(args, out):
-    """Ratios to plain and to torch's own checkpoint on the same blocks."""
-    for name, model, first, second, bound in (
-            ("per_block plan over torch.utils.checkpoint, gpt", "gpt", "per_block", "checkpoint", 1.0),
-            ("per_block plan over torch.utils.checkpoint, gpt with dropout", "gpt_drop", "per_block", "checkpoint", 1.0),
-            ("per_block plan over torch.utils.checkpoint, demo", "demo", "per_block", "checkpoint", 1.0),
-            ("everything kept (recording) over plain, demo", "demo", "none", "plain", 1.03),
-            ("all fits (auto, whole machine) over plain, demo", "demo", "auto", "plain", 1.005)):
+PER_BLOCK = (("per_block plan over torch.utils.checkpoint, gpt", "gpt", "per_block", "checkpoint", 1.0),
+             ("per_block plan over torch.utils.checkpoint, gpt with dropout", "gpt_drop", "per_block", "checkpoint", 1.0),
+             ("per_block plan over torch.utils.checkpoint, demo", "demo", "per_block", "checkpoint", 1.0))
+RECORDING = (("everything kept (recording) over plain, demo", "demo", "none", "plain", 1.03),
+             ("all fits (auto, whole machine) over plain, demo", "demo", "auto", "plain", 1.005))
+
+
+def against(pairs, args, out):
+    """Ratios to torch's own checkpoint on the same blocks, or to plain."""
+    for name, model, first, second, bound in pairs:
         table, rows, operators = measure([lambda _: Worker(model, first), lambda _: Worker(model, second)], args.pairs, args.fresh)
         found = [a / b for a, b in table]
         least = [min(column) for column in zip(*table)]
@@ -73,14 +75,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=18, help="rounds per line")
     parser.add_argument("--fresh", type=int, default=3, help="sets of new processes they are spread over")
-    parser.add_argument("--part", choices=["all", "overheads", "peers"], default="all")
+    parser.add_argument("--part", choices=["all", "per_block", "recording", "peers"], default="all")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     if args.pairs < 6 or not 1 <= args.fresh <= args.pairs:
         sys.exit("steps: --pairs must be at least 6, or there is no 95 % interval, and --fresh between 1 and that")
     out = {}
-    if args.part in ("all", "overheads"):
-        overheads(args, out)
+    for part, pairs in (("per_block", PER_BLOCK), ("recording", RECORDING)):
+        if args.part in ("all", part):
+            against(pairs, args, out)
     if args.part in ("all", "peers"):
         against_peers(args, out)
     if args.json:

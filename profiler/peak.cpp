@@ -86,6 +86,7 @@ MachinePeak measure_peak(int32_t threads, double seconds) {
   const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   std::vector<double> rates(static_cast<size_t>(threads));
   std::vector<std::thread> pool;
+  pool.reserve(rates.size());
   std::atomic<float> sink{0};
   for (double& r : rates) pool.emplace_back([&] { r = rate(kernel, end, sink); });
   for (std::thread& t : pool) t.join();

@@ -21,8 +21,7 @@ NB_MODULE(_core, m) {
   m.def("auto_checkpoint", [](const std::vector<std::pair<std::string, uintptr_t>>& parameters, const std::string& budget, const std::string& policy,
                               const std::vector<std::string>& exclude, bool verify) {
     reprise::NamedStorages storages;
-    for (const auto& [name, address] : parameters)
-      storages.emplace_back(name, reinterpret_cast<c10::StorageImpl*>(address));   // NOLINT(performance-no-int-to-ptr): _cdata is the address as a number
+    for (const auto& [name, address] : parameters) storages.emplace_back(name, reinterpret_cast<c10::StorageImpl*>(address));
     reprise::Options options;
     options.policy = policy;
     options.exclude = exclude;
