@@ -143,9 +143,7 @@ std::string SlabHeap::check() const {
     return true;
   };
   for (std::size_t i = 0; i < available_.size(); ++i) {
-    if (!check_list(available_[i], [&](const Slab& slab) {
-          return slab.class_index == i && slab.taken != 0 && slab.taken < objects_per_slab(i);
-        })) {
+    if (!check_list(available_[i], [&](const Slab& slab) { return slab.class_index == i && slab.taken != 0 && slab.taken < objects_per_slab(i); })) {
       return "S2: a slab that is not available is listed as available";
     }
   }

@@ -6,8 +6,8 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "policy/planner.hpp"
@@ -43,14 +43,19 @@ Profile recorded(const fs::path& folder) {
   return Profile(std::move(data));
 }
 
-double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }   // one thread; a shared machine's wall clock would count other work
+double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }  // one thread; a shared machine's wall clock would count other work
 
 nlohmann::json answer(const char* name, double began, const std::function<Plan()>& ask) {
   nlohmann::json out = {{name, nullptr}};
   try {
     const Plan p = ask();
-    out[name] = {{"limit_bytes", p.limit_bytes}, {"predicted_live_bytes", p.predicted_live_bytes}, {"predicted_reserved_bytes", p.predicted_reserved_bytes},
-                 {"added_seconds", p.added_seconds}, {"lower_bound_seconds", p.lower_bound_seconds}, {"groups", p.groups.size()}, {"kept", p.keep.size()}};
+    out[name] = {{"limit_bytes", p.limit_bytes},
+                 {"predicted_live_bytes", p.predicted_live_bytes},
+                 {"predicted_reserved_bytes", p.predicted_reserved_bytes},
+                 {"added_seconds", p.added_seconds},
+                 {"lower_bound_seconds", p.lower_bound_seconds},
+                 {"groups", p.groups.size()},
+                 {"kept", p.keep.size()}};
   } catch (const InfeasibleLimit& e) {
     out["smallest_limit_bytes"] = e.smallest_limit_bytes;
   }
@@ -70,9 +75,13 @@ int run(int count, char** arguments) {
   Planner after(profile);
   double began = cpu_seconds();
   const Frontier f = after.frontier();
-  const nlohmann::json common = {{"plain_bytes", plain}, {"forward_seconds", forward}, {"ops", profile.ops().size()}, {"frontier_plans", f.plans.size()}, {"frontier_seconds", cpu_seconds() - began}};
+  const nlohmann::json common = {{"plain_bytes", plain},
+                                 {"forward_seconds", forward},
+                                 {"ops", profile.ops().size()},
+                                 {"frontier_plans", f.plans.size()},
+                                 {"frontier_seconds", cpu_seconds() - began}};
   for (int i = 2; i <= count; i++) {
-    const double share = i < count ? std::stod(arguments[i]) : 0;   // the last: the smallest limit
+    const double share = i < count ? std::stod(arguments[i]) : 0;  // the last: the smallest limit
     const int64_t limit = i < count ? static_cast<int64_t>(share * static_cast<double>(plain)) : after.smallest_limit();
     nlohmann::json row = common;
     row["share"] = share;

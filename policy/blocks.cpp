@@ -17,7 +17,7 @@ struct Run {
 class BlockFinder {
  public:
   explicit BlockFinder(const Profile& p) : p_(p), n_(static_cast<int32_t>(p.ops().size())), cross_(crossing_bytes(p)) {
-    for (const ProfileValue& v : p.values())   // a border never falls into an in-place chain
+    for (const ProfileValue& v : p.values())  // a border never falls into an in-place chain
       for (int32_t o = v.makers.empty() ? 0 : v.makers.front() + 1; !v.makers.empty() && o <= v.makers.back(); o++) cross_[at(o)] += v.bytes;
     std::unordered_map<std::string, int32_t> names;
     std::unordered_map<uint64_t, int32_t> signatures;
@@ -115,7 +115,7 @@ class BlockFinder {
     if (r.length == 0) return;
     int32_t first = phase(r), end = first + r.length / r.period * r.period;
     for (int32_t o = first; o < end; o += r.period) add(o, o + r.period - 1);
-    const auto nearly_one = [&](int32_t ops) { return 4 * ops >= 3 * r.period; };   // a first or last layer that lacks an Op or two
+    const auto nearly_one = [&](int32_t ops) { return 4 * ops >= 3 * r.period; };  // a first or last layer that lacks an Op or two
     const int32_t head = first - r.first, tail = r.first + r.length - end;
     if (nearly_one(head)) add(r.first, first - 1), first = r.first;
     if (nearly_one(tail)) add(end, end + tail - 1), end += tail;
@@ -144,7 +144,9 @@ class BlockFinder {
   }
 
   // Neither border is wider than the place next to it inside.
-  bool narrow(int32_t first, int32_t end) const { return (first == 0 || cross_[at(first)] <= cross_[at(first + 1)]) && (end >= n_ || cross_[at(end)] <= cross_[at(end - 1)]); }
+  bool narrow(int32_t first, int32_t end) const {
+    return (first == 0 || cross_[at(first)] <= cross_[at(first + 1)]) && (end >= n_ || cross_[at(end)] <= cross_[at(end - 1)]);
+  }
 
   // What stands between two Blocks and occurs more than once is a Block of its own family (a stage's first unit).
   void between() {
@@ -161,7 +163,8 @@ class BlockFinder {
       for (auto [a, b] : gaps)
         for (int32_t s = a; s + m <= b; s++)
           if (std::equal(text.begin(), text.end(), loose_.begin() + s) && free_of_blocks(s, s + m)) found.push_back(s), s += m - 1;
-      if (found.size() > 1) for (int32_t s : found) add(s, s + m - 1);
+      if (found.size() > 1)
+        for (int32_t s : found) add(s, s + m - 1);
     }
   }
 
@@ -180,7 +183,8 @@ class BlockFinder {
 
 std::vector<int32_t> last_readers(const Profile& p) {
   std::vector<int32_t> last(p.values().size(), -1);
-  for (size_t v = 0; v < last.size(); v++) if (!p.values()[v].makers.empty()) last[v] = p.values()[v].makers.back();
+  for (size_t v = 0; v < last.size(); v++)
+    if (!p.values()[v].makers.empty()) last[v] = p.values()[v].makers.back();
   for (size_t o = 0; o < p.ops().size(); o++)
     for (int32_t v : p.ops()[o].reads) last[at(v)] = std::max(last[at(v)], static_cast<int32_t>(o));
   return last;
@@ -221,7 +225,8 @@ std::vector<int32_t> block_borders(const Profile& p, const std::vector<Block>& b
     }
   } else {
     const auto cross = crossing_bytes(p);
-    for (int32_t o = 1; o < n; o++) if (cross[at(o)] <= cross[at(o - 1)] && cross[at(o)] <= cross[at(o + 1)]) out.push_back(o);
+    for (int32_t o = 1; o < n; o++)
+      if (cross[at(o)] <= cross[at(o - 1)] && cross[at(o)] <= cross[at(o + 1)]) out.push_back(o);
   }
   std::sort(out.begin(), out.end());
   out.erase(std::unique(out.begin(), out.end()), out.end());

@@ -15,7 +15,7 @@ namespace reprise {
 
 struct Block {
   int32_t first_op = 0;
-  int32_t last_op = 0;      // inclusive
+  int32_t last_op = 0;  // inclusive
   int32_t family = 0;
   bool operator==(const Block&) const = default;
 };

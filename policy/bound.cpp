@@ -29,7 +29,9 @@ bool Bound::is_charged(int32_t v, int32_t cell) const {
 void Bound::fix_levels() {
   std::vector<int64_t> change(at(in_.time.cells) + 1);
   for (int32_t v = 0; v < in_.values(); v++) {
-    const auto add = [&](int32_t from, int32_t end) { if (from < end) change[at(from)] += in_.bytes[at(v)], change[at(end)] -= in_.bytes[at(v)]; };
+    const auto add = [&](int32_t from, int32_t end) {
+      if (from < end) change[at(from)] += in_.bytes[at(v)], change[at(end)] -= in_.bytes[at(v)];
+    };
     const int32_t gone = in_.time.gone[at(v)], released = std::min(in_.time.cells, in_.time.last_release[at(v)]);
     add(in_.time.birth[at(v)], gone);
     if (in_.saved[at(v)]) add(in_.must_keep[at(v)] ? gone : std::max(gone, first_unpack_[at(v)]), released);
@@ -100,7 +102,8 @@ double Bound::evaluate(int64_t limit) {
     level_[m] = fixed_[at(moments_[m])];
     constant += price_[m] * static_cast<double>(level_[m] - limit);
   }
-  for (const Hold& h : holds_) cut_.set_capacity(h.edge, static_cast<int64_t>(std::min(scale_ * static_cast<double>(in_.bytes[at(h.value)]) * price_[at(h.moment)], 0x1p52)));
+  for (const Hold& h : holds_)
+    cut_.set_capacity(h.edge, static_cast<int64_t>(std::min(scale_ * static_cast<double>(in_.bytes[at(h.value)]) * price_[at(h.moment)], 0x1p52)));
   const auto flow = static_cast<double>(cut_.solve(kSource, kSink));
   std::fill(kept_.begin(), kept_.end(), 0);
   for (const Hold& h : holds_) {
@@ -125,7 +128,9 @@ void Bound::note(double value, int64_t limit, Answer& answer) {
 
 // One moment's price alone: the lines through the two cuts on either side of the limit meet at a new cut, or at no lower one: then this is the best price.
 void Bound::raise_alone(int32_t m, int64_t limit, Answer& answer) {
-  struct Line { double start, slope; };
+  struct Line {
+    double start, slope;
+  };
   const auto line = [&](double price) {
     price_[at(m)] = price;
     const double value = evaluate(limit);
@@ -155,7 +160,8 @@ double Bound::climb(int64_t limit, double target, int32_t cuts, Answer& answer) 
     if (value > reached + 1e-12) late = 0, reached = value, best = price_;
     else if (++late >= 4) late = 0, step *= 0.5, price_ = best, evaluate(limit);
     double norm = 0;
-    for (size_t m = 0; m < price_.size(); m++) if (price_[m] > 0 || level_[m] > limit) norm += std::pow(static_cast<double>(level_[m] - limit), 2);
+    for (size_t m = 0; m < price_.size(); m++)
+      if (price_[m] > 0 || level_[m] > limit) norm += std::pow(static_cast<double>(level_[m] - limit), 2);
     if (norm <= 0) break;
     const double length = step * (std::max(target, 1.03 * std::max(0.0, reached)) - value) / norm;
     for (size_t m = 0; m < price_.size(); m++) price_[m] = std::max(0.0, price_[m] + length * static_cast<double>(level_[m] - limit));

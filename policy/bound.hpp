@@ -22,12 +22,14 @@ class Bound {
   explicit Bound(const Instance& instance, int32_t most_moments = 12);
 
   struct Answer {
-    double seconds = 0;             // nothing within the limit adds less
-    std::vector<Choice> choices;    // what the cuts near the limit kept: good places to begin a search
+    double seconds = 0;           // nothing within the limit adds less
+    std::vector<Choice> choices;  // what the cuts near the limit kept: good places to begin a search
   };
 
   // What is kept and what runs again at `count` prices of a byte at all-kept's peak, from cheap to dear: how each stretch of the graph trades bytes for seconds.
-  struct Trade { std::vector<uint8_t> keep, again; };   // per Value, per Op
+  struct Trade {
+    std::vector<uint8_t> keep, again;
+  };  // per Value, per Op
   std::vector<Trade> trades(int32_t count);
 
   // target: seconds of the best Choice known, which scales the steps (0: none known).
@@ -35,31 +37,33 @@ class Bound {
 
  private:
   static constexpr int32_t kSource = 0, kSink = 1;
-  struct Hold { int32_t value, moment, edge, needed; };
+  struct Hold {
+    int32_t value, moment, edge, needed;
+  };
 
   void find_first_unpacks();
   void fix_levels();
-  int32_t worst_cell() const;                           // where what the last cut keeps exceeds everything else
+  int32_t worst_cell() const;  // where what the last cut keeps exceeds everything else
   bool add_moment();
   void build();
   void build_moment(int32_t moment);
-  bool is_charged(int32_t value, int32_t cell) const;   // to have it there costs bytes that not every schedule has
-  double evaluate(int64_t limit_bytes);                 // L(price_); fills kept_ and level_
+  bool is_charged(int32_t value, int32_t cell) const;  // to have it there costs bytes that not every schedule has
+  double evaluate(int64_t limit_bytes);                // L(price_); fills kept_ and level_
   double climb(int64_t limit_bytes, double target_seconds, int32_t cuts, Answer& answer);
   void raise_alone(int32_t moment, int64_t limit_bytes, Answer& answer);
   void note(double value, int64_t limit_bytes, Answer& answer);
 
   const Instance& in_;
   int32_t most_moments_;
-  std::vector<int64_t> fixed_;             // per cell: bytes that every schedule has there
-  std::vector<int32_t> first_unpack_;      // per Value: cell, or the number of cells when never
-  std::vector<int32_t> moments_;           // cells, rising
+  std::vector<int64_t> fixed_;         // per cell: bytes that every schedule has there
+  std::vector<int32_t> first_unpack_;  // per Value: cell, or the number of cells when never
+  std::vector<int32_t> moments_;       // cells, rising
   std::vector<Hold> holds_;
   MinCut cut_;
-  double scale_ = 1;                       // capacities per second
-  std::vector<double> price_;              // per moment: seconds a byte
-  std::vector<int64_t> level_;             // per moment, of the last cut
-  std::vector<uint8_t> kept_;              // per Value, of the last cut
+  double scale_ = 1;            // capacities per second
+  std::vector<double> price_;   // per moment: seconds a byte
+  std::vector<int64_t> level_;  // per moment, of the last cut
+  std::vector<uint8_t> kept_;   // per Value, of the last cut
 };
 
 }  // namespace reprise

@@ -13,8 +13,17 @@ struct Unit {
   double bytes;
 };
 
-constexpr std::array<Unit, 11> kUnits = {{{"", 1}, {"B", 1}, {"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
-                                          {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}}};
+constexpr std::array<Unit, 11> kUnits = {{{"", 1},
+                                          {"B", 1},
+                                          {"kB", 1e3},
+                                          {"KB", 1e3},
+                                          {"MB", 1e6},
+                                          {"GB", 1e9},
+                                          {"TB", 1e12},
+                                          {"KiB", 1024.0},
+                                          {"MiB", 1048576.0},
+                                          {"GiB", 1073741824.0},
+                                          {"TiB", 1099511627776.0}}};
 
 [[noreturn]] void fail(const std::string& text, const std::string& why) { throw std::invalid_argument("budget: \"" + text + "\" " + why); }
 

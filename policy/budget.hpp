@@ -9,12 +9,12 @@
 namespace reprise {
 
 struct Budget {
-  int64_t bytes = 0;       // > 0, or 0 when percent is set
-  double percent = 0;      // (0, 100] of the device, or 0
+  int64_t bytes = 0;   // > 0, or 0 when percent is set
+  double percent = 0;  // (0, 100] of the device, or 0
 
   static Budget parse(const std::string& text);
   static Budget of_bytes(int64_t bytes);
-  int64_t resolve(int64_t device_bytes) const;   // bytes on a device of that size
+  int64_t resolve(int64_t device_bytes) const;  // bytes on a device of that size
 };
 
 }  // namespace reprise

@@ -13,12 +13,14 @@ size_t at(int32_t i) { return static_cast<size_t>(i); }
 
 class Execution {
  public:
-  Execution(const Plan& plan, const Profile& profile, Memory& memory, Simulated& counts) : plan_(plan), p_(profile), memory_(memory), counts_(counts), state_(profile.values().size()) {
+  Execution(const Plan& plan, const Profile& profile, Memory& memory, Simulated& counts)
+      : plan_(plan), p_(profile), memory_(memory), counts_(counts), state_(profile.values().size()) {
     for (size_t v = 0; v < state_.size(); v++) {
       dense_[p_.values()[v].trace_value] = static_cast<int32_t>(v);
       state_[v].saved = p_.values()[v].saved;
     }
-    for (int32_t k : plan.keep) if (auto it = dense_.find(k); it != dense_.end()) state_[at(it->second)].kept = true;
+    for (int32_t k : plan.keep)
+      if (auto it = dense_.find(k); it != dense_.end()) state_[at(it->second)].kept = true;
     for (size_t g = 0; g < plan.groups.size(); g++) {
       by_trigger_[dense(plan.groups[g].trigger)].push_back(g);
       for (int32_t s : plan.groups[g].sources) state_[at(dense(s))].readers++;
@@ -35,9 +37,9 @@ class Execution {
 
  private:
   struct State {
-    bool saved = false;      // not released so far
+    bool saved = false;  // not released so far
     bool kept = false, program = false, there = false, retained = false;
-    int32_t readers = 0;     // Groups to come that read it
+    int32_t readers = 0;  // Groups to come that read it
     void* pointer = nullptr;
   };
 
@@ -72,7 +74,9 @@ class Execution {
       if (std::find(m.begin(), m.end(), open) != m.end()) inside[at(s.id)] = true;
     }
     for (size_t v = 0; v < state_.size(); v++)
-      if (!inside[v] && !p_.values()[v].makers.empty()) op_steps_[at(p_.values()[v].makers.front())].insert(op_steps_[at(p_.values()[v].makers.front())].begin(), Step{StepKind::kMake, static_cast<int32_t>(v)});
+      if (!inside[v] && !p_.values()[v].makers.empty())
+        op_steps_[at(p_.values()[v].makers.front())].insert(op_steps_[at(p_.values()[v].makers.front())].begin(),
+                                                            Step{StepKind::kMake, static_cast<int32_t>(v)});
   }
 
   void maybe_drop(int32_t v) {
@@ -87,17 +91,23 @@ class Execution {
     switch (s.kind) {
       case StepKind::kAllocate: buffers_[at(s.id)] = take(p_.data().buffers[at(s.id)]); return;
       case StepKind::kFree: return give(buffers_[at(s.id)], p_.data().buffers[at(s.id)]);
-      case StepKind::kMake: v->pointer = take(bytes(s.id)); v->there = v->program = true; return;
+      case StepKind::kMake:
+        v->pointer = take(bytes(s.id));
+        v->there = v->program = true;
+        return;
       case StepKind::kGone: v->program = false; return maybe_drop(s.id);
       case StepKind::kRelease: v->saved = false; return maybe_drop(s.id);
-      case StepKind::kUnpack: if (!v->there) replay(s.id); return;
+      case StepKind::kUnpack:
+        if (!v->there) replay(s.id);
+        return;
       default: return;
     }
   }
 
   void replay(int32_t trigger) {
     const auto it = by_trigger_.find(trigger);
-    if (it == by_trigger_.end() || it->second.empty()) throw std::invalid_argument("simulate: Value " + std::to_string(p_.values()[at(trigger)].trace_value) + " is needed and no Group makes it");
+    if (it == by_trigger_.end() || it->second.empty())
+      throw std::invalid_argument("simulate: Value " + std::to_string(p_.values()[at(trigger)].trace_value) + " is needed and no Group makes it");
     const Group& g = plan_.groups[it->second.front()];
     it->second.erase(it->second.begin());
     std::unordered_set<int32_t> ops(g.ops.begin(), g.ops.end()), sources;
@@ -108,7 +118,8 @@ class Execution {
       if (!state_[at(dense(r))].there) throw std::invalid_argument("simulate: source " + std::to_string(r) + " is not there");
     }
     uses_.clear();
-    for (int32_t o : g.ops) for (int32_t r : p_.ops()[at(o)].reads) uses_[r]++;
+    for (int32_t o : g.ops)
+      for (int32_t r : p_.ops()[at(o)].reads) uses_[r]++;
     for (int32_t o : g.ops) run_op(o, ops, sources);
     for (int32_t r : g.sources) {
       state_[at(dense(r))].readers--;
@@ -133,9 +144,11 @@ class Execution {
     }
     for (auto [b, pointer] : temporary) give(pointer, p_.data().buffers[at(b)]);
     for (auto [pointer, n] : by_product) give(pointer, n);
-    for (int32_t r : p_.ops()[at(o)].reads) if (--uses_[r] == 0) end_use(r);
+    for (int32_t r : p_.ops()[at(o)].reads)
+      if (--uses_[r] == 0) end_use(r);
     const std::unordered_set<int32_t> made = fresh_;
-    for (int32_t v : made) if (uses_[v] == 0 && p_.values()[at(v)].makers.back() <= o) end_use(v);
+    for (int32_t v : made)
+      if (uses_[v] == 0 && p_.values()[at(v)].makers.back() <= o) end_use(v);
   }
 
   // A Value made by the running Group has no reader left in it.

@@ -12,7 +12,8 @@ size_t at(int32_t i) { return static_cast<size_t>(i); }
 
 const Plan* Frontier::pick(int64_t limit_bytes) const {
   const Plan* best = nullptr;
-  for (const Plan& p : plans) if (std::max(p.predicted_live_bytes, p.predicted_reserved_bytes) <= limit_bytes) best = &p;
+  for (const Plan& p : plans)
+    if (std::max(p.predicted_live_bytes, p.predicted_reserved_bytes) <= limit_bytes) best = &p;
   return best;
 }
 
@@ -37,7 +38,8 @@ Frontier Frontier::from_json(const std::string& text) {
 void check_plan(const Plan& plan, const Profile& profile) {
   plan.validate();
   const auto fail = [](const std::string& what) { throw std::invalid_argument("Plan P3: " + what); };
-  if (plan.op_count != static_cast<int32_t>(profile.ops().size()) || plan.value_count != profile.data().trace_values || plan.trace_signature != profile.data().trace_signature)
+  if (plan.op_count != static_cast<int32_t>(profile.ops().size()) || plan.value_count != profile.data().trace_values ||
+      plan.trace_signature != profile.data().trace_signature)
     fail("made for another Trace");
   std::unordered_map<int32_t, int32_t> dense;
   for (size_t v = 0; v < profile.values().size(); v++) dense[profile.values()[v].trace_value] = static_cast<int32_t>(v);
@@ -50,12 +52,14 @@ void check_plan(const Plan& plan, const Profile& profile) {
       if (!profile.ops()[at(o)].replayable) fail("op " + std::to_string(o) + " may not run again");
       for (int32_t r : profile.ops()[at(o)].reads) {
         const ProfileValue& v = profile.values()[at(r)];
-        if (!sources.count(v.trace_value) && !made_here(v)) fail("op " + std::to_string(o) + " reads Value " + std::to_string(v.trace_value) + ", which is not there");
+        if (!sources.count(v.trace_value) && !made_here(v))
+          fail("op " + std::to_string(o) + " reads Value " + std::to_string(v.trace_value) + ", which is not there");
       }
     }
     for (int32_t r : g.retain) {
       const auto it = dense.find(r);
-      if (it == dense.end() || !made_here(profile.values()[at(it->second)])) throw std::invalid_argument("Plan P4: retained Value " + std::to_string(r) + " is not made by its Group");
+      if (it == dense.end() || !made_here(profile.values()[at(it->second)]))
+        throw std::invalid_argument("Plan P4: retained Value " + std::to_string(r) + " is not made by its Group");
     }
   }
 }

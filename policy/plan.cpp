@@ -28,7 +28,8 @@ void check_group(const Plan& p, size_t index) {
   check_range(g.retain, p.value_count, where + " retained Value");
   check_range(g.sources, p.value_count, where + " source");
   require(!g.ops.empty(), "P4", where + " no op makes the trigger");
-  for (size_t i = 1; i < g.ops.size(); i++) require(g.ops[i - 1] < g.ops[i], "P2", where + " op " + std::to_string(g.ops[i]) + " comes after op " + std::to_string(g.ops[i - 1]));
+  for (size_t i = 1; i < g.ops.size(); i++)
+    require(g.ops[i - 1] < g.ops[i], "P2", where + " op " + std::to_string(g.ops[i]) + " comes after op " + std::to_string(g.ops[i - 1]));
   require(std::count(g.retain.begin(), g.retain.end(), g.trigger) == 1, "P4", where + " trigger " + std::to_string(g.trigger) + " is not retained once");
 }
 
@@ -55,16 +56,24 @@ std::string Plan::to_json() const {
   json list = json::array();
   for (const Group& g : groups) list.push_back({{"trigger", g.trigger}, {"ops", g.ops}, {"retain", g.retain}, {"sources", g.sources}});
   return write_document("Plan", kVersion,
-                        {{"scheme", scheme}, {"trace_signature", trace_signature}, {"value_count", value_count}, {"op_count", op_count}, {"keep", keep}, {"groups", list},
-                         {"limit_bytes", limit_bytes}, {"predicted_live_bytes", predicted_live_bytes}, {"predicted_reserved_bytes", predicted_reserved_bytes},
-                         {"added_seconds", added_seconds}, {"lower_bound_seconds", lower_bound_seconds}});
+                        {{"scheme", scheme},
+                         {"trace_signature", trace_signature},
+                         {"value_count", value_count},
+                         {"op_count", op_count},
+                         {"keep", keep},
+                         {"groups", list},
+                         {"limit_bytes", limit_bytes},
+                         {"predicted_live_bytes", predicted_live_bytes},
+                         {"predicted_reserved_bytes", predicted_reserved_bytes},
+                         {"added_seconds", added_seconds},
+                         {"lower_bound_seconds", lower_bound_seconds}});
 }
 
 Plan Plan::from_json(const std::string& text) {
   const json body = read_document("Plan", kVersion, text);
   const JsonField f(body, "Plan", "body");
-  f.only({"scheme", "trace_signature", "value_count", "op_count", "keep", "groups", "limit_bytes", "predicted_live_bytes", "predicted_reserved_bytes", "added_seconds",
-          "lower_bound_seconds"});
+  f.only({"scheme", "trace_signature", "value_count", "op_count", "keep", "groups", "limit_bytes", "predicted_live_bytes", "predicted_reserved_bytes",
+          "added_seconds", "lower_bound_seconds"});
   Plan p;
   p.scheme = f.field("scheme").text(200);
   p.trace_signature = f.field("trace_signature").unsigned_integer();

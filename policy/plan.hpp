@@ -18,28 +18,28 @@
 namespace reprise {
 
 struct Group {
-  int32_t trigger = 0;            // Value whose unpack starts the Group, if it is not there
-  std::vector<int32_t> ops;       // Trace ops to run again, in order
-  std::vector<int32_t> retain;    // Values to hold afterwards, each until its last saved tensor or the last Group that reads it is through
-  std::vector<int32_t> sources;   // Values read that the Group does not make; held (kept, or retained by an earlier Group) when it runs
+  int32_t trigger = 0;           // Value whose unpack starts the Group, if it is not there
+  std::vector<int32_t> ops;      // Trace ops to run again, in order
+  std::vector<int32_t> retain;   // Values to hold afterwards, each until its last saved tensor or the last Group that reads it is through
+  std::vector<int32_t> sources;  // Values read that the Group does not make; held (kept, or retained by an earlier Group) when it runs
 };
 
 struct Plan {
   static constexpr int32_t kVersion = 1;
-  std::string scheme;                 // "none", "full", "chunks(8)", "chunks(8, hold_inside=False)", "sqrt", "per_block", "auto"
-  uint64_t trace_signature = 0;       // Trace it was made for
+  std::string scheme;            // "none", "full", "chunks(8)", "chunks(8, hold_inside=False)", "sqrt", "per_block", "auto"
+  uint64_t trace_signature = 0;  // Trace it was made for
   int32_t value_count = 0;
   int32_t op_count = 0;
-  std::vector<int32_t> keep;          // saved Values kept, and Values held as Sources (saved or not)
-  std::vector<Group> groups;          // in the order in which backward triggers them; a Value may trigger several
-  int64_t limit_bytes = 0;            // activation bytes allowed (above the live bytes at the Pass's start); 0: no limit
-  int64_t predicted_live_bytes = 0;       // peak live bytes above the Pass's start
-  int64_t predicted_reserved_bytes = 0;   // peak reserved bytes of the allocator core on the simulated device, above the same start
-  double added_seconds = 0;           // predicted seconds of everything that runs again
-  double lower_bound_seconds = 0;     // no schedule within the limit adds less; 0 where no bound was computed
+  std::vector<int32_t> keep;             // saved Values kept, and Values held as Sources (saved or not)
+  std::vector<Group> groups;             // in the order in which backward triggers them; a Value may trigger several
+  int64_t limit_bytes = 0;               // activation bytes allowed (above the live bytes at the Pass's start); 0: no limit
+  int64_t predicted_live_bytes = 0;      // peak live bytes above the Pass's start
+  int64_t predicted_reserved_bytes = 0;  // peak reserved bytes of the allocator core on the simulated device, above the same start
+  double added_seconds = 0;              // predicted seconds of everything that runs again
+  double lower_bound_seconds = 0;        // no schedule within the limit adds less; 0 where no bound was computed
 
-  void validate() const;              // throws std::invalid_argument naming the violated invariant
-  std::string to_json() const;        // with version and checksum
+  void validate() const;                           // throws std::invalid_argument naming the violated invariant
+  std::string to_json() const;                     // with version and checksum
   static Plan from_json(const std::string& text);  // throws std::invalid_argument naming field, value and limit
 };
 

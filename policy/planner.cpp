@@ -17,26 +17,33 @@ int64_t room_in(int64_t limit) { return limit >= kLargeLimit ? limit - kRoom : l
 int64_t limit_for(int64_t bytes) { return bytes + kRoom >= kLargeLimit ? bytes + kRoom : bytes; }
 
 void check_limit(int64_t limit) {
-  if (limit < 0 || limit >= kNoLimit) throw std::invalid_argument("plan: limit_bytes is " + std::to_string(limit) + ", must be in [0, " + std::to_string(kNoLimit) + ")");
+  if (limit < 0 || limit >= kNoLimit)
+    throw std::invalid_argument("plan: limit_bytes is " + std::to_string(limit) + ", must be in [0, " + std::to_string(kNoLimit) + ")");
 }
 
 }  // namespace
 
 struct Planner::State {
   State(Profile p, const PlannerOptions& o)
-      : profile(std::move(p)), options(o), instance(profile, o.overhead_seconds), blocks(find_blocks(profile)), pricer(instance), search(instance, blocks, o.search), bound(instance) {}
+      : profile(std::move(p)),
+        options(o),
+        instance(profile, o.overhead_seconds),
+        blocks(find_blocks(profile)),
+        pricer(instance),
+        search(instance, blocks, o.search),
+        bound(instance) {}
 
   struct Found {
     Choice choice;
     Plan plan;
-    int64_t needs;   // bytes
+    int64_t needs;  // bytes
   };
 
   int64_t needs(const Plan& p) const { return options.simulate ? std::max(p.predicted_live_bytes, p.predicted_reserved_bytes) : p.predicted_live_bytes; }
 
   Plan priced(const Choice& choice, const std::string& scheme, int64_t limit) {
     Plan p = pricer.plan(choice, scheme, limit);
-    if (p.limit_bytes > 0) p.limit_bytes = std::max(p.limit_bytes, p.predicted_live_bytes);   // the simulated core's cap: as tight as it can be held
+    if (p.limit_bytes > 0) p.limit_bytes = std::max(p.limit_bytes, p.predicted_live_bytes);  // the simulated core's cap: as tight as it can be held
     if (options.simulate) p.predicted_reserved_bytes = simulate(p, profile).peak_reserved_bytes;
     return p;
   }
@@ -44,7 +51,8 @@ struct Planner::State {
   // Kept in order of bytes, seconds falling: what another needs no more bytes and no more seconds than is forgotten.
   void remember(const Choice& choice, const Plan& p) {
     const Found f{choice, p, needs(p)};
-    for (const Found& k : found) if (k.needs <= f.needs && k.plan.added_seconds <= f.plan.added_seconds) return;
+    for (const Found& k : found)
+      if (k.needs <= f.needs && k.plan.added_seconds <= f.plan.added_seconds) return;
     std::erase_if(found, [&](const Found& k) { return k.needs >= f.needs && k.plan.added_seconds >= f.plan.added_seconds; });
     found.insert(std::upper_bound(found.begin(), found.end(), f.needs, [](int64_t n, const Found& k) { return n < k.needs; }), f);
   }
@@ -52,7 +60,8 @@ struct Planner::State {
   // The fastest that fits, or nullptr.
   const Found* fitting(int64_t room) const {
     const Found* best = nullptr;
-    for (const Found& f : found) if (f.needs <= room) best = &f;
+    for (const Found& f : found)
+      if (f.needs <= room) best = &f;
     return best;
   }
 
@@ -70,13 +79,14 @@ struct Planner::State {
   // Searches until the reserved bytes of the simulated core fit too; all that was looked at is remembered.
   void look(int64_t room, std::vector<Choice> starts, double share, bool ask_bound = true) {
     int64_t target = room;
-    if (ask_bound) for (Choice& c : bound.run(target, 0).choices) starts.push_back(std::move(c));
+    if (ask_bound)
+      for (Choice& c : bound.run(target, 0).choices) starts.push_back(std::move(c));
     for (int32_t attempt = 0; attempt < std::max(1, options.simulate_attempts) && target > 0; attempt++) {
       const reprise::Found f = search.run(target, starts, attempt == 0 ? share : share / 4);
       const Plan p = priced(f.choice, "auto", room);
       remember(f.choice, p);
       if (!f.fits || needs(p) <= room) return;
-      starts.push_back(f.choice);   // the next attempt begins where this one ended
+      starts.push_back(f.choice);  // the next attempt begins where this one ended
       target = std::min(target, p.predicted_live_bytes) - (p.predicted_reserved_bytes - room);
     }
   }
@@ -89,7 +99,7 @@ struct Planner::State {
   Search search;
   Bound bound;
   std::vector<Found> found;
-  std::vector<int64_t> asked;   // limits searched for
+  std::vector<int64_t> asked;  // limits searched for
   bool least_known = false;
 };
 
@@ -100,7 +110,8 @@ Planner& Planner::operator=(Planner&&) noexcept = default;
 
 InfeasibleLimit::InfeasibleLimit(int64_t limit, int64_t smallest)
     : std::runtime_error("plan: nothing found within " + std::to_string(limit) + " bytes; the smallest limit found is " + std::to_string(smallest) + " bytes"),
-      limit_bytes(limit), smallest_limit_bytes(smallest) {}
+      limit_bytes(limit),
+      smallest_limit_bytes(smallest) {}
 
 Plan Planner::plan(int64_t limit) {
   check_limit(limit);
@@ -113,7 +124,7 @@ Plan Planner::plan(int64_t limit) {
     s.look(room, std::move(starts), close ? 0.4 : 1.0);
     s.asked.push_back(limit);
   }
-  if (!s.fitting(room)) smallest_limit();   // what needs least may fit
+  if (!s.fitting(room)) smallest_limit();  // what needs least may fit
   const State::Found* f = s.fitting(room);
   if (!f) throw InfeasibleLimit(limit, smallest_limit());
   Plan p = f->plan;
@@ -131,7 +142,7 @@ Plan Planner::scheme(const std::string& name, int64_t limit) {
 int64_t Planner::smallest_limit() {
   State& s = *state_;
   if (!s.least_known) {
-    for (const Choice& c : s.search.lowest(8)) s.remember(c, s.priced(c, "auto", 1));   // few live bytes may still be badly placed
+    for (const Choice& c : s.search.lowest(8)) s.remember(c, s.priced(c, "auto", 1));  // few live bytes may still be badly placed
     s.look(1, {}, 1.0);
     s.least_known = true;
   }
@@ -145,7 +156,8 @@ Frontier Planner::frontier(int32_t count) {
   Plan none = scheme("none");
   const int64_t low = smallest_limit(), high = s.needs(none);
   std::vector<int64_t> limits;
-  for (int32_t k = count - 2; k >= 0; k--) limits.push_back(low + static_cast<int64_t>(static_cast<double>(high - low) * std::pow(static_cast<double>(k) / count, 1.5)));
+  for (int32_t k = count - 2; k >= 0; k--)
+    limits.push_back(low + static_cast<int64_t>(static_cast<double>(high - low) * std::pow(static_cast<double>(k) / count, 1.5)));
   bool close = false;
   for (int64_t l : limits) s.look(room_in(l), s.neighbours(room_in(l), close), 0.2);
   for (size_t k = limits.size(); k-- > 0;) s.look(room_in(limits[k]), s.neighbours(room_in(limits[k]), close), 0.1, false);

@@ -22,8 +22,8 @@ namespace reprise {
 
 struct PlannerOptions {
   SearchOptions search;
-  double overhead_seconds = 6e-6;    // of one replayed Op, beside its kernel
-  bool simulate = true;              // tighten until the reserved bytes of the allocator core fit too
+  double overhead_seconds = 6e-6;  // of one replayed Op, beside its kernel
+  bool simulate = true;            // tighten until the reserved bytes of the allocator core fit too
   int32_t simulate_attempts = 4;
 };
 
@@ -39,8 +39,8 @@ struct Frontier {
   uint64_t trace_signature = 0;
   std::vector<Plan> plans;
 
-  const Plan* pick(int64_t limit_bytes) const;      // the fastest that fits, or nullptr
-  int64_t smallest_limit_bytes() const;             // 0 when empty
+  const Plan* pick(int64_t limit_bytes) const;  // the fastest that fits, or nullptr
+  int64_t smallest_limit_bytes() const;         // 0 when empty
   std::string to_json() const;
   static Frontier from_json(const std::string& text);
 };
@@ -53,9 +53,9 @@ class Planner {
   Planner(Planner&&) noexcept;
   Planner& operator=(Planner&&) noexcept;
 
-  Plan plan(int64_t limit_bytes);                                     // 0: no limit (scheme "none"). Throws InfeasibleLimit
-  Plan scheme(const std::string& name, int64_t limit_bytes = 0);      // by name ("none" … "auto"), simulated; only "auto" heeds the limit
-  Frontier frontier(int32_t count = 20);                              // about so many limits between the smallest and plain's bytes
+  Plan plan(int64_t limit_bytes);                                 // 0: no limit (scheme "none"). Throws InfeasibleLimit
+  Plan scheme(const std::string& name, int64_t limit_bytes = 0);  // by name ("none" … "auto"), simulated; only "auto" heeds the limit
+  Frontier frontier(int32_t count = 20);                          // about so many limits between the smallest and plain's bytes
   int64_t smallest_limit();
 
  private:

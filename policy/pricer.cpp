@@ -18,8 +18,7 @@ void flatten(size_t n, Lists&& list, std::vector<int32_t>& start, std::vector<in
 }
 }  // namespace
 
-Instance::Instance(const Profile& p, double overhead)
-    : profile(&p), time(Timeline::of(p)), overhead_seconds(overhead), seconds(p.replay_seconds()) {
+Instance::Instance(const Profile& p, double overhead) : profile(&p), time(Timeline::of(p)), overhead_seconds(overhead), seconds(p.replay_seconds()) {
   std::vector<std::vector<int32_t>> makes(p.ops().size());
   for (const ProfileOp& o : p.ops()) rise.push_back(o.rise_bytes);
   for (size_t v = 0; v < p.values().size(); v++) {
@@ -29,16 +28,28 @@ Instance::Instance(const Profile& p, double overhead)
     must_keep.push_back(value.must_keep);
     for (int32_t o : value.makers) makes[at(o)].push_back(static_cast<int32_t>(v));
   }
-  flatten(p.ops().size(), [&](size_t o) -> const auto& { return p.ops()[o].reads; }, read_at, read);
-  flatten(p.values().size(), [&](size_t v) -> const auto& { return p.values()[v].makers; }, maker_at, maker);
-  flatten(p.ops().size(), [&](size_t o) -> const auto& { return makes[o]; }, made_at, made);
+  flatten(
+      p.ops().size(), [&](size_t o) -> const auto& { return p.ops()[o].reads; }, read_at, read);
+  flatten(
+      p.values().size(), [&](size_t v) -> const auto& { return p.values()[v].makers; }, maker_at, maker);
+  flatten(
+      p.ops().size(), [&](size_t o) -> const auto& { return makes[o]; }, made_at, made);
 }
 
 Choice::Choice(const Instance& in) : keep(in.must_keep), memo(at(in.values())), cut(at(in.ops())) {}
 
 Pricer::Pricer(const Instance& in)
-    : in_(in), change_(at(in.time.cells) + 1), extra_(at(in.time.cells)), level_(at(in.time.cells)), until_(at(in.values())), last_source_(at(in.values())), reach_(at(in.values())),
-      uses_(at(in.values())), source_stamp_(at(in.values())), op_stamp_(at(in.ops())), made_stamp_(at(in.values())) {}
+    : in_(in),
+      change_(at(in.time.cells) + 1),
+      extra_(at(in.time.cells)),
+      level_(at(in.time.cells)),
+      until_(at(in.values())),
+      last_source_(at(in.values())),
+      reach_(at(in.values())),
+      uses_(at(in.values())),
+      source_stamp_(at(in.values())),
+      op_stamp_(at(in.ops())),
+      made_stamp_(at(in.values())) {}
 
 void Pricer::begin(const Choice& choice) {
   std::fill(change_.begin(), change_.end(), 0);
@@ -47,7 +58,7 @@ void Pricer::begin(const Choice& choice) {
   groups_.clear();
   seconds_ = 0;
   operations_ = 0;
-  std::array<int32_t, Choice::kLevels> next;   // first Op behind a cut above each level
+  std::array<int32_t, Choice::kLevels> next;  // first Op behind a cut above each level
   next.fill(in_.ops());
   for (int32_t o = in_.ops(); o-- > 0;) {
     for (int32_t k = in_.made_at[at(o)]; k < in_.made_at[at(o) + 1]; k++)
@@ -112,9 +123,9 @@ void Pricer::walk(int32_t trigger, int32_t cell) {
     for (int32_t k = in_.made_at[at(o)]; k < in_.made_at[at(o) + 1]; k++) {
       const int32_t v = in_.made[at(k)];
       const int32_t last = in_.last_maker(v);
-      if (is_there(v, cell) || op_stamp_[at(last)] != tick_) continue;   // a by-product of an Op that runs anyway: dies with it
+      if (is_there(v, cell) || op_stamp_[at(last)] != tick_) continue;  // a by-product of an Op that runs anyway: dies with it
       const bool retain = v == trigger || (in_.time.last_unpack[at(v)] > cell && in_.last_maker(trigger) < reach_[at(v)]);
-      if (made_stamp_[at(v)] != tick_) {                               // its first maker here
+      if (made_stamp_[at(v)] != tick_) {  // its first maker here
         made_stamp_[at(v)] = tick_;
         level += in_.bytes[at(v)];
         if (retain) retained_.push_back(v), uses_[at(v)]++;

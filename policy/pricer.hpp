@@ -30,9 +30,9 @@ struct Instance {
   const Profile* profile;
   Timeline time;
   double overhead_seconds;
-  std::vector<double> seconds;                                 // per Op, when it runs again
-  std::vector<int64_t> rise, bytes;                            // per Op, per Value
-  std::vector<int32_t> read_at, read, maker_at, maker, made_at, made;   // ragged: Op -> Values, Value -> Ops, Op -> Values
+  std::vector<double> seconds;                                         // per Op, when it runs again
+  std::vector<int64_t> rise, bytes;                                    // per Op, per Value
+  std::vector<int32_t> read_at, read, maker_at, maker, made_at, made;  // ragged: Op -> Values, Value -> Ops, Op -> Values
   std::vector<uint8_t> saved, must_keep;
   int32_t ops() const { return static_cast<int32_t>(rise.size()); }
   int32_t values() const { return static_cast<int32_t>(bytes.size()); }
@@ -41,8 +41,8 @@ struct Instance {
 
 struct Choice {
   static constexpr uint8_t kLevels = 16;
-  std::vector<uint8_t> keep, memo, cut;                        // per Value, per Value (< kLevels), per Op (<= kLevels)
-  explicit Choice(const Instance& instance);                   // keeps what must be kept, nothing else
+  std::vector<uint8_t> keep, memo, cut;       // per Value, per Value (< kLevels), per Op (<= kLevels)
+  explicit Choice(const Instance& instance);  // keeps what must be kept, nothing else
   bool operator==(const Choice&) const = default;
   auto operator<=>(const Choice&) const = default;
 };
@@ -53,12 +53,12 @@ class Pricer {
 
   void price(const Choice& choice, int64_t limit_bytes, bool record = false);
   int64_t peak_bytes() const { return peak_; }
-  int64_t excess_bytes() const { return excess_; }             // Σ over cells of what lies above the limit
+  int64_t excess_bytes() const { return excess_; }  // Σ over cells of what lies above the limit
   double seconds() const { return seconds_; }
-  const std::vector<int64_t>& levels() const { return level_; }   // per cell
-  int64_t operations() const { return operations_; }           // Ops that run again
-  const std::vector<Group>& groups() const { return groups_; } // of the last price with record: Profile Values
-  Plan plan(const Choice& choice, std::string scheme, int64_t limit_bytes);   // Trace Values, checked by Plan::validate
+  const std::vector<int64_t>& levels() const { return level_; }              // per cell
+  int64_t operations() const { return operations_; }                         // Ops that run again
+  const std::vector<Group>& groups() const { return groups_; }               // of the last price with record: Profile Values
+  Plan plan(const Choice& choice, std::string scheme, int64_t limit_bytes);  // Trace Values, checked by Plan::validate
 
  private:
   void begin(const Choice& choice);
@@ -69,8 +69,8 @@ class Pricer {
   bool is_there(int32_t v, int32_t cell) const { return until_[size_t(v)] > cell; }
 
   const Instance& in_;
-  std::vector<int64_t> change_, extra_, level_;                // per cell
-  std::vector<int32_t> until_, last_source_, reach_, uses_;    // per Value; reach_: first Op after it that a cut above its memo precedes
+  std::vector<int64_t> change_, extra_, level_;              // per cell
+  std::vector<int32_t> until_, last_source_, reach_, uses_;  // per Value; reach_: first Op after it that a cut above its memo precedes
   std::vector<int32_t> source_stamp_, op_stamp_, made_stamp_, todo_, group_, sources_, retained_;
   std::vector<Group> groups_;
   int32_t tick_ = 0;

@@ -17,9 +17,11 @@ constexpr int64_t kMaxCount = 1'000'000'000;
 
 int64_t read_count(const std::string& name, const std::string& text, const char* what, int64_t low) {
   const bool digits = !text.empty() && text.size() <= 18 && text.find_first_not_of("0123456789") == std::string::npos;
-  if (!digits) fail(name, std::string("has ") + what + " \"" + text + "\", expected a whole number in [" + std::to_string(low) + ", " + std::to_string(kMaxCount) + "]");
+  if (!digits)
+    fail(name, std::string("has ") + what + " \"" + text + "\", expected a whole number in [" + std::to_string(low) + ", " + std::to_string(kMaxCount) + "]");
   const int64_t n = std::stoll(text);
-  if (n < low || n > kMaxCount) fail(name, std::string("has ") + what + " " + text + ", must be in [" + std::to_string(low) + ", " + std::to_string(kMaxCount) + "]");
+  if (n < low || n > kMaxCount)
+    fail(name, std::string("has ") + what + " " + text + ", must be in [" + std::to_string(low) + ", " + std::to_string(kMaxCount) + "]");
   return n;
 }
 
@@ -128,9 +130,7 @@ Choice choose(const Scheme& scheme, const Instance& in, const std::vector<Block>
     case Scheme::Kind::kNone:
       for (int32_t v = 0; v < in.values(); v++) c.keep[at(v)] |= in.saved[at(v)];
       return c;
-    case Scheme::Kind::kFull:
-      cut_at(block_borders(*in.profile, blocks), c);
-      return c;
+    case Scheme::Kind::kFull: cut_at(block_borders(*in.profile, blocks), c); return c;
     case Scheme::Kind::kChunks: return chunks(in, blocks, scheme.count, scheme.hold_inside);
     case Scheme::Kind::kSqrt: {
       const auto units = static_cast<double>(unit_starts(in, blocks).size() + 1);

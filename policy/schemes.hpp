@@ -21,14 +21,14 @@ namespace reprise {
 struct Scheme {
   enum class Kind : uint8_t { kNone, kFull, kChunks, kSqrt, kPerBlock, kRandom, kAuto };
   Kind kind = Kind::kNone;
-  int64_t count = 0;            // chunks, or the seed
+  int64_t count = 0;  // chunks, or the seed
   bool hold_inside = true;
 
-  static Scheme parse(const std::string& name);   // throws std::invalid_argument naming argument, value and limit
-  std::string name() const;                       // canonical: parse(name()) gives the same
+  static Scheme parse(const std::string& name);  // throws std::invalid_argument naming argument, value and limit
+  std::string name() const;                      // canonical: parse(name()) gives the same
 };
 
-Choice choose(const Scheme& scheme, const Instance& instance, const std::vector<Block>& blocks);   // not for auto
+Choice choose(const Scheme& scheme, const Instance& instance, const std::vector<Block>& blocks);  // not for auto
 
 // Price of a named scheme as a Plan; not for "auto", which needs a limit.
 Plan scheme_plan(const Profile& profile, const std::string& name);

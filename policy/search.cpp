@@ -44,9 +44,10 @@ void Search::find_candidates() {
 }
 
 void Search::find_families(const std::vector<Block>& blocks) {
-  std::vector<std::pair<int32_t, int32_t>> place(at(in_.ops()));   // family of Blocks, position in it
+  std::vector<std::pair<int32_t, int32_t>> place(at(in_.ops()));  // family of Blocks, position in it
   for (int32_t o = 0; o < in_.ops(); o++) place[at(o)] = {-1, o};
-  for (const Block& b : blocks) for (int32_t o = b.first_op; o <= b.last_op; o++) place[at(o)] = {b.family, o - b.first_op};
+  for (const Block& b : blocks)
+    for (int32_t o = b.first_op; o <= b.last_op; o++) place[at(o)] = {b.family, o - b.first_op};
   std::map<std::pair<int32_t, int32_t>, std::vector<int32_t>> cuts;
   std::map<std::array<int32_t, 3>, std::vector<int32_t>> keeps, memos;
   for (int32_t o = 0; o < in_.ops(); o++) {
@@ -96,10 +97,12 @@ std::vector<Search::Move> Search::repair_moves(bool single) {
   for (const auto* list : {&families_, &cuts_})
     for (const Family& f : *list) {
       const size_t n = f.members.size();
-      if (single) for (size_t i = 0; i < n; i++) out.push_back(toggle({f.side, {f.members[i]}}, 0, 1));
+      if (single)
+        for (size_t i = 0; i < n; i++) out.push_back(toggle({f.side, {f.members[i]}}, 0, 1));
       else out.push_back(toggle(f, 0, 1));
       if (single || f.side != kKeep) continue;
-      for (size_t k : {2U, 3U, 4U, 6U, 8U}) for (size_t s = 0; s < k && n >= 2 * k; s++) out.push_back(toggle(f, s, k));
+      for (size_t k : {2U, 3U, 4U, 6U, 8U})
+        for (size_t s = 0; s < k && n >= 2 * k; s++) out.push_back(toggle(f, s, k));
     }
   return out;
 }
@@ -131,12 +134,15 @@ bool Search::repair(int64_t limit, bool single) {
 void Search::fill_family(const Family& f, bool from_end, int64_t limit) {
   Move off;
   const uint8_t full = f.side == kKeep ? 1 : Choice::kLevels - 1;
-  for (int32_t i : f.members) if (slot(f.side, i) < full) off.push_back({f.side, i, slot(f.side, i)});
+  for (int32_t i : f.members)
+    if (slot(f.side, i) < full) off.push_back({f.side, i, slot(f.side, i)});
   if (off.empty()) return;
   if (from_end) std::reverse(off.begin(), off.end());
   price(limit);
   const double before = pricer_.seconds();
-  const auto set = [&](size_t n) { for (size_t k = 0; k < off.size(); k++) slot(f.side, off[k].index) = k < n ? full : off[k].value; };
+  const auto set = [&](size_t n) {
+    for (size_t k = 0; k < off.size(); k++) slot(f.side, off[k].index) = k < n ? full : off[k].value;
+  };
   size_t low = 0, high = off.size();
   while (low < high && !spent()) {
     const size_t middle = (low + high + 1) / 2;
@@ -170,13 +176,15 @@ void Search::fill(int64_t limit) {
   }
   std::sort(order.begin(), order.end());
   for (const auto& [_, f] : order)
-    for (bool from_end : {false, true}) if (!spent()) fill_family(families_[f], from_end, limit);
+    for (bool from_end : {false, true})
+      if (!spent()) fill_family(families_[f], from_end, limit);
   price(limit);
 }
 
 double Search::cost(int64_t limit) const {
   const double price = 8 * rate_ / std::max(1.0, static_cast<double>(in_.time.plain_peak));
-  return pricer_.seconds() + price * static_cast<double>(std::max<int64_t>(0, pricer_.peak_bytes() - limit)) + 0.02 * price * static_cast<double>(pricer_.excess_bytes());
+  return pricer_.seconds() + price * static_cast<double>(std::max<int64_t>(0, pricer_.peak_bytes() - limit)) +
+         0.02 * price * static_cast<double>(pricer_.excess_bytes());
 }
 
 // What one Block keeps (or memoises), a near Block does instead.
@@ -208,7 +216,8 @@ Search::Move Search::relevel() {
   const auto value = static_cast<uint8_t>(f.side == kKeep ? draw % 2 : draw < 3 ? 0 : draw < 5 ? 1 : draw < 7 ? 2 : 4);
   const size_t n = f.members.size(), from = rng_() % n, end = rng_() % 4 ? from + 1 : n;
   Move move;
-  for (size_t i = from; i < end; i++) if (slot(f.side, f.members[i]) != value) move.push_back({f.side, f.members[i], value});
+  for (size_t i = from; i < end; i++)
+    if (slot(f.side, f.members[i]) != value) move.push_back({f.side, f.members[i], value});
   return move;
 }
 
@@ -253,7 +262,8 @@ std::vector<Choice> Search::promising(const std::vector<Choice>& more, int64_t l
   const auto over = [&](const Start& s) { return static_cast<double>(std::max<int64_t>(0, s.peak - limit)); };
   const auto best = [&](size_t count, auto&& wanted, auto&& rank, std::vector<Choice>& out) {
     std::vector<const Start*> list;
-    for (const Start& s : pool) if (wanted(s)) list.push_back(&s);
+    for (const Start& s : pool)
+      if (wanted(s)) list.push_back(&s);
     std::stable_sort(list.begin(), list.end(), [&](const Start* a, const Start* b) { return rank(*a) < rank(*b); });
     for (const Start* s : list) {
       if (count == 0) break;
@@ -261,9 +271,12 @@ std::vector<Choice> Search::promising(const std::vector<Choice>& more, int64_t l
     }
   };
   std::vector<Choice> out;
-  best(4, [&](const Start& s) { return s.peak <= limit; }, [](const Start& s) { return s.seconds; }, out);
-  best(out.empty() ? 5 : 3, [&](const Start& s) { return s.peak > limit; }, [&](const Start& s) { return s.seconds + scale * over(s); }, out);
-  best(out.size() < 4 ? 3 : 1, [&](const Start&) { return true; }, [&](const Start& s) { return static_cast<double>(s.peak); }, out);
+  best(
+      4, [&](const Start& s) { return s.peak <= limit; }, [](const Start& s) { return s.seconds; }, out);
+  best(
+      out.empty() ? 5 : 3, [&](const Start& s) { return s.peak > limit; }, [&](const Start& s) { return s.seconds + scale * over(s); }, out);
+  best(
+      out.size() < 4 ? 3 : 1, [&](const Start&) { return true; }, [&](const Start& s) { return static_cast<double>(s.peak); }, out);
   return out;
 }
 

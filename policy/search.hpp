@@ -13,15 +13,15 @@
 namespace reprise {
 
 struct SearchOptions {
-  int64_t prices = 0;            // how many Choices to price; 0: as many as take about 0.3 s
-  double guard_seconds = 10;     // stop then, whatever is left
-  double small_share = 2e-4;     // saved Values below this share of the plain peak are kept always
+  int64_t prices = 0;         // how many Choices to price; 0: as many as take about 0.3 s
+  double guard_seconds = 10;  // stop then, whatever is left
+  double small_share = 2e-4;  // saved Values below this share of the plain peak are kept always
 };
 
 struct Found {
   Choice choice;
   bool fits = false;
-  bool guarded = false;          // the clock stopped it
+  bool guarded = false;  // the clock stopped it
   double seconds = 0;
   int64_t peak_bytes = 0, prices = 0;
 };
@@ -34,10 +34,21 @@ class Search {
 
  private:
   enum Side : uint8_t { kKeep, kMemo, kCut };
-  struct Change { Side side; int32_t index; uint8_t value; };
-  using Move = std::vector<Change>;                // applied by swapping values: applying it again takes it back
-  struct Family { Side side; std::vector<int32_t> members; };   // the same place in all Blocks of a kind, in order
-  struct Start { Choice choice; double seconds; int64_t peak; };
+  struct Change {
+    Side side;
+    int32_t index;
+    uint8_t value;
+  };
+  using Move = std::vector<Change>;  // applied by swapping values: applying it again takes it back
+  struct Family {
+    Side side;
+    std::vector<int32_t> members;
+  };  // the same place in all Blocks of a kind, in order
+  struct Start {
+    Choice choice;
+    double seconds;
+    int64_t peak;
+  };
 
   void find_candidates();
   void find_families(const std::vector<Block>& blocks);
@@ -47,7 +58,9 @@ class Search {
   void offer(Choice choice);
   std::vector<Choice> promising(const std::vector<Choice>& more, int64_t limit);
   uint8_t& slot(Side side, int32_t index) { return (side == kKeep ? now_.keep : side == kMemo ? now_.memo : now_.cut)[static_cast<size_t>(index)]; }
-  void apply(Move& move) { for (Change& c : move) std::swap(slot(c.side, c.index), c.value); }
+  void apply(Move& move) {
+    for (Change& c : move) std::swap(slot(c.side, c.index), c.value);
+  }
   void price(int64_t limit);
   bool spent() const;
   void improve(int64_t limit, int64_t prices);
@@ -72,7 +85,7 @@ class Search {
   double best_seconds_ = 0, rate_ = 0, deadline_ = 0;
   int64_t best_peak_ = 0, prices_ = 0, until_ = 0;
   std::vector<uint8_t> candidate_;
-  std::vector<int32_t> candidates_;                // Values that may be kept or not
+  std::vector<int32_t> candidates_;  // Values that may be kept or not
   std::vector<Family> families_, cuts_;
   std::vector<Start> starts_;
   std::mt19937_64 rng_{1};

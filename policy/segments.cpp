@@ -24,7 +24,8 @@ Segments::Segments(const Instance& in, const std::vector<int32_t>& borders, cons
 void Segments::cut(const std::vector<int32_t>& borders) {
   const size_t step = std::max<size_t>(1, (borders.size() + at(kMost) - 1) / at(kMost));
   std::vector<int32_t> places = {0};
-  for (size_t i = step - 1; i < borders.size(); i += step) if (borders[i] > places.back()) places.push_back(borders[i]);
+  for (size_t i = step - 1; i < borders.size(); i += step)
+    if (borders[i] > places.back()) places.push_back(borders[i]);
   places.push_back(in_.ops());
   for (size_t i = 0; i + 1 < places.size(); i++) {
     Segment s;
@@ -43,8 +44,10 @@ void Segments::cut(const std::vector<int32_t>& borders) {
 void Segments::find_backward_cells() {
   segment_of_.resize(at(in_.ops()));
   owner_.assign(at(in_.time.cells), -1);
-  for (size_t s = 0; s < segments_.size(); s++) for (int32_t o = segments_[s].first; o < segments_[s].end; o++) segment_of_[at(o)] = static_cast<int32_t>(s);
-  for (const Timeline::Unpack& u : in_.time.unpacks) if (in_.last_maker(u.value) >= 0) owner_[at(u.cell)] = segment_of_[at(in_.last_maker(u.value))];
+  for (size_t s = 0; s < segments_.size(); s++)
+    for (int32_t o = segments_[s].first; o < segments_[s].end; o++) segment_of_[at(o)] = static_cast<int32_t>(s);
+  for (const Timeline::Unpack& u : in_.time.unpacks)
+    if (in_.last_maker(u.value) >= 0) owner_[at(u.cell)] = segment_of_[at(in_.last_maker(u.value))];
   int32_t now = static_cast<int32_t>(segments_.size()) - 1;
   for (int32_t c = in_.time.forward_end; c < in_.time.cells; c++) owner_[at(c)] = owner_[at(c)] >= 0 ? now = owner_[at(c)] : now;
 }
@@ -53,7 +56,8 @@ void Segments::find_backward_cells() {
 std::vector<uint8_t> Segments::serving() const {
   std::vector<uint8_t> out(at(in_.ops())), wanted(at(in_.values()));
   for (int32_t v = 0; v < in_.values(); v++) wanted[at(v)] = in_.saved[at(v)] && !in_.must_keep[at(v)] && !base_.keep[at(v)];
-  for (const Segment& s : segments_) for (int32_t v : s.crossing) wanted[at(v)] = 0;
+  for (const Segment& s : segments_)
+    for (int32_t v : s.crossing) wanted[at(v)] = 0;
   for (size_t s = segments_.size(); s-- > 0;)
     for (int32_t o = segments_[s].end; o-- > segments_[s].first;) {
       for (int32_t k = in_.made_at[at(o)]; k < in_.made_at[at(o) + 1]; k++) out[at(o)] |= wanted[at(in_.made[at(k)])];
@@ -88,7 +92,9 @@ void Segments::price(size_t s, Option option, Pricer& pricer) {
     if (!in_.saved[at(v)] || in_.last_maker(v) < 0) continue;
     const bool own = segment_of_[at(in_.last_maker(v))] == static_cast<int32_t>(s);
     if (own) c.keep[at(v)] = base_.keep[at(v)];
-    else others[at(in_.time.birth[at(v)])] += in_.bytes[at(v)], others[at(std::min(in_.time.cells, std::max(in_.time.gone[at(v)], in_.time.last_release[at(v)])))] -= in_.bytes[at(v)];
+    else
+      others[at(in_.time.birth[at(v)])] += in_.bytes[at(v)],
+          others[at(std::min(in_.time.cells, std::max(in_.time.gone[at(v)], in_.time.last_release[at(v)])))] -= in_.bytes[at(v)];
   }
   for (int32_t v : option.keep) c.keep[at(v)] = 1;
   for (int32_t o : option.cuts) c.cut[at(o)] = 1;
@@ -101,7 +107,8 @@ void Segments::price(size_t s, Option option, Pricer& pricer) {
   option.seconds = pricer.seconds();
   option.needs = std::max(slots(top), option.kept);
   auto& list = segments_[s].options;
-  if (std::none_of(list.begin(), list.end(), [&](const Option& x) { return x.kept <= option.kept && x.needs <= option.needs && x.seconds <= option.seconds; })) list.push_back(std::move(option));
+  if (std::none_of(list.begin(), list.end(), [&](const Option& x) { return x.kept <= option.kept && x.needs <= option.needs && x.seconds <= option.seconds; }))
+    list.push_back(std::move(option));
 }
 
 // All that is saved; as traded; only what crosses into the next segment. Each with what it drops made again in one go, and one by one.
@@ -146,7 +153,8 @@ void Segments::solve_range(int32_t s, int32_t t) {
     const double again = forward + segments_[at(k - 1)].inner;
     forward += segments_[at(k - 1)].forward;
     const int32_t held = segments_[at(k)].crossing_slots;
-    for (int32_t m = held; m < kSlots; m++) offer(m, again + static_cast<double>(best(k, t, m - held).seconds) + static_cast<double>(best(s, k - 1, m).seconds), -1, k);
+    for (int32_t m = held; m < kSlots; m++)
+      offer(m, again + static_cast<double>(best(k, t, m - held).seconds) + static_cast<double>(best(s, k - 1, m).seconds), -1, k);
   }
 }
 
@@ -155,7 +163,7 @@ void Segments::solve_range(int32_t s, int32_t t) {
 void Segments::follow(int32_t s, int32_t t, int32_t m, int32_t depth, Choice& choice) const {
   const auto level = static_cast<uint8_t>(std::max(1, Choice::kLevels - 1 - depth));
   const auto hold = [&](const std::vector<int32_t>& values) {
-    for (int32_t v : values) {   // a checkpoint is saved inside the range before it too: the outer level counts
+    for (int32_t v : values) {  // a checkpoint is saved inside the range before it too: the outer level counts
       if (depth == 0) choice.keep[at(v)] = 1;
       else choice.memo[at(v)] = std::max(choice.memo[at(v)], level);
     }

@@ -25,14 +25,14 @@ class Segments {
   // most_bytes: what the table reaches up to; less of it is finer.
   Segments(const Instance& instance, const std::vector<int32_t>& borders, const std::vector<Bound::Trade>& trades, const Choice& base, int64_t most_bytes);
 
-  bool propose(int64_t bytes, Choice& choice) const;   // false: nothing fits into so few bytes
+  bool propose(int64_t bytes, Choice& choice) const;  // false: nothing fits into so few bytes
   int64_t slot_bytes() const { return slot_; }
 
  private:
   struct Option {
-    std::vector<int32_t> keep, cuts;   // Values, Ops
-    int32_t kept = 0, needs = 0;    // slots: held from its forward to its backward; highest in its backward, kept ones included
-    double seconds = 0;             // that run again inside its backward
+    std::vector<int32_t> keep, cuts;  // Values, Ops
+    int32_t kept = 0, needs = 0;      // slots: held from its forward to its backward; highest in its backward, kept ones included
+    double seconds = 0;               // that run again inside its backward
   };
   struct Segment {
     int32_t first = 0, end = 0;     // Ops
@@ -41,7 +41,10 @@ class Segments {
     double forward = 0, inner = 0;  // seconds of all its Ops; of those that serve something else than what crosses its end (that is still there then)
     std::vector<Option> options;
   };
-  struct Best { float seconds; int16_t option, checkpoint; };   // option of s (G1, G2), or k (G3)
+  struct Best {
+    float seconds;
+    int16_t option, checkpoint;
+  };  // option of s (G1, G2), or k (G3)
 
   void cut(const std::vector<int32_t>& borders);
   std::vector<uint8_t> serving() const;
@@ -52,18 +55,20 @@ class Segments {
   void solve();
   void solve_range(int32_t s, int32_t t);
   void follow(int32_t s, int32_t t, int32_t m, int32_t depth, Choice& choice) const;
-  int32_t slots(int64_t bytes) const { return static_cast<int32_t>(std::min<int64_t>(kSlots, (bytes + slot_ / 2) / slot_)); }   // the Pricer has the last word
-  Best& best(int32_t s, int32_t t, int32_t m) { return table_[(static_cast<size_t>(s) * segments_.size() + static_cast<size_t>(t)) * kSlots + static_cast<size_t>(m)]; }
+  int32_t slots(int64_t bytes) const { return static_cast<int32_t>(std::min<int64_t>(kSlots, (bytes + slot_ / 2) / slot_)); }  // the Pricer has the last word
+  Best& best(int32_t s, int32_t t, int32_t m) {
+    return table_[(static_cast<size_t>(s) * segments_.size() + static_cast<size_t>(t)) * kSlots + static_cast<size_t>(m)];
+  }
   const Best& best(int32_t s, int32_t t, int32_t m) const { return const_cast<Segments*>(this)->best(s, t, m); }
 
   static constexpr int32_t kSlots = 160, kMost = 72;
   const Instance& in_;
-  const Choice& base_;                          // kept whatever the options say
-  int64_t slot_ = 1;                            // bytes
-  Choice all_;                                  // keeps all that is saved
+  const Choice& base_;  // kept whatever the options say
+  int64_t slot_ = 1;    // bytes
+  Choice all_;          // keeps all that is saved
   std::vector<Segment> segments_;
-  std::vector<int32_t> segment_of_;             // per Op
-  std::vector<int32_t> owner_;                  // per cell: the segment whose backward runs, or -1 in the forward
+  std::vector<int32_t> segment_of_;  // per Op
+  std::vector<int32_t> owner_;       // per cell: the segment whose backward runs, or -1 in the forward
   std::vector<Best> table_;
 };
 

@@ -9,14 +9,14 @@
 namespace reprise {
 namespace {
 
-constexpr size_t kPageBytes = 4096;   // the CPU's: what the host device commits and gives back
+constexpr size_t kPageBytes = 4096;  // the CPU's: what the host device commits and gives back
 
 class CoreMemory final : public Memory {
  public:
   explicit CoreMemory(CachingAllocator& core) : core_(core) {}
   void* take(int64_t bytes) override {
     void* pointer = core_.allocate(static_cast<size_t>(bytes));
-    for (size_t more = size_t{64} << 10; !pointer && more < kNoCap / 4; more *= 2) {   // too much for the limit: how much would do?
+    for (size_t more = size_t{64} << 10; !pointer && more < kNoCap / 4; more *= 2) {  // too much for the limit: how much would do?
       core_.set_cap(core_.statistics().cap_bytes + more);
       pointer = core_.allocate(static_cast<size_t>(bytes));
     }
@@ -39,7 +39,7 @@ size_t capacity(const Profile& profile) {
 
 // Live pieces and holes in the same order and sizes, then the holes freed: best fit on an empty core lays them side by side. Returns the reserved bytes.
 int64_t lay_out(CachingAllocator& core, const StartLayout& start) {
-  constexpr int64_t kLeastHole = 2048;   // smaller ones would be served from slabs: they count as part of the piece before them
+  constexpr int64_t kLeastHole = 2048;  // smaller ones would be served from slabs: they count as part of the piece before them
   std::vector<void*> holes;
   for (size_t i = 0; i < start.size(); i++) {
     const auto [offset, bytes] = start[i];
@@ -60,7 +60,7 @@ Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& 
   int64_t before = 0;
   for (int32_t b = 0; b < profile.data().outside_buffers; b++) before += profile.data().buffers[static_cast<size_t>(b)];
   AllocatorOptions options;
-  options.caches = false;   // peaks exact to the byte
+  options.caches = false;  // peaks exact to the byte
   CachingAllocator core(device, options);
   before += lay_out(core, start);
   core.reset_peaks();

@@ -24,13 +24,13 @@ class Memory {
 };
 
 struct Simulated {
-  int64_t peak_live_bytes = 0;       // above the Pass's start
-  int64_t peak_reserved_bytes = 0;   // above the same start
+  int64_t peak_live_bytes = 0;      // above the Pass's start
+  int64_t peak_reserved_bytes = 0;  // above the same start
   int64_t end_live_bytes = 0;
   int64_t replayed_ops = 0;
 };
 
-void execute(const Plan& plan, const Profile& profile, Memory& memory, Simulated& counts);   // fills live bytes and replayed Ops
+void execute(const Plan& plan, const Profile& profile, Memory& memory, Simulated& counts);  // fills live bytes and replayed Ops
 
 // How the heap looks when the Pass begins: (offset, rounded bytes) of the live pieces, ascending. Holes between them may serve the Pass, or be too small.
 using StartLayout = std::vector<std::pair<int64_t, int64_t>>;

@@ -35,11 +35,13 @@ void Search::add_start(const std::vector<int32_t>& kept, const std::vector<int32
   Choice c = base_;
   for (int32_t o : kept) {
     c.cut[at(o)] = 1;
-    for (int32_t v : crossing_values(*in_.profile, o)) if (candidate_[at(v)]) c.keep[at(v)] = 1;
+    for (int32_t v : crossing_values(*in_.profile, o))
+      if (candidate_[at(v)]) c.keep[at(v)] = 1;
   }
   for (int32_t o : memoised) {
     c.cut[at(o)] = 1;
-    for (int32_t v : crossing_values(*in_.profile, o)) if (candidate_[at(v)] && in_.saved[at(v)]) c.memo[at(v)] = 1;
+    for (int32_t v : crossing_values(*in_.profile, o))
+      if (candidate_[at(v)] && in_.saved[at(v)]) c.memo[at(v)] = 1;
   }
   offer(std::move(c));
 }
@@ -67,7 +69,7 @@ void Search::make_starts(const std::vector<Block>& blocks) {
       add_start(kept, d > c ? even(borders, before, d) : std::vector<int32_t>{});
     }
     add_start(kept, good);
-    Choice bare = starts_.back().choice;             // without memos: least bytes, most work
+    Choice bare = starts_.back().choice;  // without memos: least bytes, most work
     std::fill(bare.memo.begin(), bare.memo.end(), 0);
     offer(std::move(bare));
   }

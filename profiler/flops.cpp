@@ -9,7 +9,9 @@ namespace {
 
 using Sizes = std::vector<int64_t>;
 
-int64_t product(const Sizes& s, size_t from = 0) { return std::accumulate(s.begin() + static_cast<std::ptrdiff_t>(std::min(from, s.size())), s.end(), int64_t{1}, std::multiplies<>()); }
+int64_t product(const Sizes& s, size_t from = 0) {
+  return std::accumulate(s.begin() + static_cast<std::ptrdiff_t>(std::min(from, s.size())), s.end(), int64_t{1}, std::multiplies<>());
+}
 
 const Sizes& shape(const TraceOp& op, size_t i) {
   static const Sizes none;
@@ -46,8 +48,8 @@ int64_t convolution_backward(const TraceOp& op) {
   const Sizes &grad = shape(op, 0), &in = shape(op, 1), &weight = shape(op, 2);
   const size_t d = weight.size() < 3 ? 0 : weight.size() - 2, n = op.integers.size();
   if (n < d + 5) return 0;
-  const int64_t wanted = (op.integers[n - 3] != 0) + (op.integers[n - 2] != 0);   // output mask: input, weight, bias
-  const bool transposed = op.integers[n - 5 - d] != 0;                            // … transposed, output padding (d), groups, mask (3)
+  const int64_t wanted = (op.integers[n - 3] != 0) + (op.integers[n - 2] != 0);  // output mask: input, weight, bias
+  const bool transposed = op.integers[n - 5 - d] != 0;                           // … transposed, output padding (d), groups, mask (3)
   return wanted * convolution(in, weight, grad, transposed);
 }
 
@@ -100,7 +102,7 @@ int64_t operator_flops(const TraceOp& op) {
   std::string name = colon == std::string::npos ? op.name : op.name.substr(colon + 1);
   if (is_attention(name)) return attention_flops(op);
   if (is_recurrent(name)) return recurrent_flops(op);
-  if (name.size() > 1 && name.back() == '_') name.pop_back();   // in-place forms
+  if (name.size() > 1 && name.back() == '_') name.pop_back();  // in-place forms
   const auto it = formulas().find(name);
   return it == formulas().end() ? 0 : it->second(op);
 }

@@ -17,9 +17,9 @@ namespace reprise {
 
 int64_t operator_flops(const TraceOp& op);
 
-bool is_attention(const std::string& name);            // every scaled_dot_product and flash/efficient/cudnn attention kernel, backward too
+bool is_attention(const std::string& name);  // every scaled_dot_product and flash/efficient/cudnn attention kernel, backward too
 int64_t attention_flops(const TraceOp& op);
-int64_t recurrent_flops(const TraceOp& op);            // mkldnn_rnn_layer, _cudnn_rnn, lstm, gru, rnn_tanh, rnn_relu and their backward kernels
+int64_t recurrent_flops(const TraceOp& op);  // mkldnn_rnn_layer, _cudnn_rnn, lstm, gru, rnn_tanh, rnn_relu and their backward kernels
 bool is_recurrent(const std::string& name);
 
 }  // namespace reprise

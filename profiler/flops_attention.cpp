@@ -13,20 +13,29 @@ bool length_first(const std::string& name) { return name.find("scaled_dot_produc
 }  // namespace
 
 bool is_attention(const std::string& name) {
-  static const std::unordered_set<std::string> kernels = {
-      "_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_backward",
-      "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward",
-      "_scaled_dot_product_efficient_attention", "_scaled_dot_product_efficient_attention_backward",
-      "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_cudnn_attention_backward",
-      "_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_fused_attention_overrideable_backward",
-      "_scaled_dot_product_attention_math_for_mps", "scaled_dot_product_attention",
-      "_flash_attention_forward", "_flash_attention_backward", "_efficient_attention_forward", "_efficient_attention_backward",
-      "_cudnn_attention_forward", "_cudnn_attention_backward"};
+  static const std::unordered_set<std::string> kernels = {"_scaled_dot_product_flash_attention",
+                                                          "_scaled_dot_product_flash_attention_backward",
+                                                          "_scaled_dot_product_flash_attention_for_cpu",
+                                                          "_scaled_dot_product_flash_attention_for_cpu_backward",
+                                                          "_scaled_dot_product_efficient_attention",
+                                                          "_scaled_dot_product_efficient_attention_backward",
+                                                          "_scaled_dot_product_cudnn_attention",
+                                                          "_scaled_dot_product_cudnn_attention_backward",
+                                                          "_scaled_dot_product_fused_attention_overrideable",
+                                                          "_scaled_dot_product_fused_attention_overrideable_backward",
+                                                          "_scaled_dot_product_attention_math_for_mps",
+                                                          "scaled_dot_product_attention",
+                                                          "_flash_attention_forward",
+                                                          "_flash_attention_backward",
+                                                          "_efficient_attention_forward",
+                                                          "_efficient_attention_backward",
+                                                          "_cudnn_attention_forward",
+                                                          "_cudnn_attention_backward"};
   return kernels.count(name) > 0;
 }
 
 int64_t attention_flops(const TraceOp& op) {
-  const size_t first = backward(op.name) ? 1 : 0;   // backward kernels take the output's gradient first
+  const size_t first = backward(op.name) ? 1 : 0;  // backward kernels take the output's gradient first
   if (op.input_shapes.size() < first + 3) return 0;
   const auto &q = op.input_shapes[first].sizes, &k = op.input_shapes[first + 1].sizes, &v = op.input_shapes[first + 2].sizes;
   if (q.size() != 4 || k.size() != 4 || v.size() != 4) return 0;
@@ -36,14 +45,23 @@ int64_t attention_flops(const TraceOp& op) {
 }
 
 bool is_recurrent(const std::string& name) {
-  static const std::unordered_set<std::string> kernels = {"mkldnn_rnn_layer", "mkldnn_rnn_layer_backward", "_cudnn_rnn", "_cudnn_rnn_backward", "miopen_rnn",
-                                                          "miopen_rnn_backward", "_lstm_mps", "lstm", "gru", "rnn_tanh", "rnn_relu"};
+  static const std::unordered_set<std::string> kernels = {"mkldnn_rnn_layer",
+                                                          "mkldnn_rnn_layer_backward",
+                                                          "_cudnn_rnn",
+                                                          "_cudnn_rnn_backward",
+                                                          "miopen_rnn",
+                                                          "miopen_rnn_backward",
+                                                          "_lstm_mps",
+                                                          "lstm",
+                                                          "gru",
+                                                          "rnn_tanh",
+                                                          "rnn_relu"};
   return kernels.count(name) > 0;
 }
 
 int64_t recurrent_flops(const TraceOp& op) {
   if (op.input_shapes.empty()) return 0;
-  const auto& x = op.input_shapes[0].sizes;   // (length, batch, width), (batch, length, width) or (length, width)
+  const auto& x = op.input_shapes[0].sizes;  // (length, batch, width), (batch, length, width) or (length, width)
   if (x.size() < 2) return 0;
   const int64_t rows = x.size() == 3 ? x[0] * x[1] : x[0];
   int64_t elements = 0;

@@ -25,9 +25,7 @@ std::string checksum(const std::string& text) {
 
 }  // namespace
 
-void JsonField::fail(const std::string& what) const {
-  throw std::invalid_argument(kind_ + " JSON: " + (path_.empty() ? "document" : path_) + ": " + what);
-}
+void JsonField::fail(const std::string& what) const { throw std::invalid_argument(kind_ + " JSON: " + (path_.empty() ? "document" : path_) + ": " + what); }
 
 JsonField JsonField::field(const char* name) const {
   if (!value_.is_object()) fail(shown(value_) + " is not an object");
@@ -113,7 +111,8 @@ json read_document(const std::string& kind, int32_t version, const std::string& 
   if (const std::string found = root.field("reprise").text(64); found != kind) root.field("reprise").fail("\"" + found + "\", expected \"" + kind + "\"");
   if (const int64_t found = root.field("version").integer(0, INT32_MAX); found != version)
     root.field("version").fail(std::to_string(found) + ", this build reads " + std::to_string(version));
-  const std::string stated = root.field("checksum").text(16), computed = checksum(document.value("body", json()).dump(-1, ' ', false, json::error_handler_t::replace));
+  const std::string stated = root.field("checksum").text(16),
+                    computed = checksum(document.value("body", json()).dump(-1, ' ', false, json::error_handler_t::replace));
   static_cast<void>(root.field("body"));
   if (stated != computed) root.field("checksum").fail("\"" + stated + "\", the body's is \"" + computed + "\"");
   return document["body"];

@@ -15,15 +15,15 @@ class JsonField {
  public:
   JsonField(const nlohmann::json& value, std::string kind, std::string path) : value_(value), kind_(std::move(kind)), path_(std::move(path)) {}
 
-  JsonField field(const char* name) const;                       // "is missing"
-  void only(std::initializer_list<const char*> names) const;     // "is not a field"
+  JsonField field(const char* name) const;                    // "is missing"
+  void only(std::initializer_list<const char*> names) const;  // "is not a field"
   int64_t integer(int64_t low, int64_t high) const;
   uint64_t unsigned_integer() const;
   double number(double low, double high) const;
   bool boolean() const;
   std::string text(size_t max_bytes) const;
   std::vector<JsonField> list(size_t max_entries) const;
-  std::vector<int32_t> indices(size_t max_entries, int64_t end) const;   // each in [0, end)
+  std::vector<int32_t> indices(size_t max_entries, int64_t end) const;  // each in [0, end)
   [[noreturn]] void fail(const std::string& what) const;
 
  private:

@@ -11,7 +11,7 @@ namespace reprise {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr int kChains = 10;           // independent accumulators: latency × issue width of today's cores
+constexpr int kChains = 10;  // independent accumulators: latency × issue width of today's cores
 constexpr int kRounds = 20000;
 
 struct Kernel {
@@ -72,7 +72,7 @@ double rate(const Kernel& kernel, Clock::time_point end, std::atomic<float>& sin
     sum += kernel.run();
     calls++;
   } while (Clock::now() < end);
-  sink.store(sum, std::memory_order_relaxed);   // the loop has a result that somebody reads
+  sink.store(sum, std::memory_order_relaxed);  // the loop has a result that somebody reads
   const double took = std::chrono::duration<double>(Clock::now() - began).count();
   return static_cast<double>(calls) * kRounds * kChains * kernel.width / took;
 }
@@ -95,7 +95,8 @@ MachinePeak measure_peak(int32_t threads, double seconds) {
   std::string time = std::to_string(seconds);
   time.resize(std::min<size_t>(time.size(), 4));
   return {2 * sum, threads,
-          "measured: " + std::to_string(threads) + (threads == 1 ? " thread" : " threads") + " × FMA loop, " + std::to_string(kernel.width) + "-wide float32, " + time + " s"};
+          "measured: " + std::to_string(threads) + (threads == 1 ? " thread" : " threads") + " × FMA loop, " + std::to_string(kernel.width) +
+              "-wide float32, " + time + " s"};
 }
 
 }  // namespace reprise

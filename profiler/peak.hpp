@@ -8,11 +8,11 @@
 namespace reprise {
 
 struct MachinePeak {
-  double flops_per_second = 0;   // float32, all threads together
+  double flops_per_second = 0;  // float32, all threads together
   int32_t threads = 1;
-  std::string provenance;        // "measured: 2 threads × FMA loop, 8-wide float32, 0.2 s"
+  std::string provenance;  // "measured: 2 threads × FMA loop, 8-wide float32, 0.2 s"
 };
 
-MachinePeak measure_peak(int32_t threads, double seconds = 0.2);   // throws std::invalid_argument: threads in [1, 4096], seconds in (0, 1]
+MachinePeak measure_peak(int32_t threads, double seconds = 0.2);  // throws std::invalid_argument: threads in [1, 4096], seconds in (0, 1]
 
 }  // namespace reprise

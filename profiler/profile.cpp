@@ -81,7 +81,8 @@ class StepCheck {
       case StepKind::kRelease: return value(s.id, kMade, kReleased, where);
       case StepKind::kUnpack: return value(s.id, kMade, 0, where);
       case StepKind::kOpBegin:
-        require(in_range(s.id, op_.size()) && !op_[at(s.id)] && open_op_ < 0, "F4", where + " begins op " + std::to_string(s.id) + " a second time or inside another");
+        require(in_range(s.id, op_.size()) && !op_[at(s.id)] && open_op_ < 0, "F4",
+                where + " begins op " + std::to_string(s.id) + " a second time or inside another");
         op_[at(s.id)] = true;
         open_op_ = s.id;
         return;
@@ -107,7 +108,8 @@ class StepCheck {
     int32_t& state = value_[at(v)];
     require((state & needed) == needed && (state & sets) == 0 && (sets == kGoneBit || (state & kReleased) == 0), "F4",
             where + " comes out of turn for Value " + std::to_string(v));
-    require(sets == kMade || sets == kGoneBit || d_.values[at(v)].saved, "F4", where + " unpacks or releases Value " + std::to_string(v) + ", which is not saved");
+    require(sets == kMade || sets == kGoneBit || d_.values[at(v)].saved, "F4",
+            where + " unpacks or releases Value " + std::to_string(v) + ", which is not saved");
     state |= sets;
   }
 
@@ -133,7 +135,8 @@ void add_sample(std::vector<float>& samples, double seconds) {
 
 Profile::Profile(ProfileData data) : data_(std::move(data)) {
   require(!data_.regions.empty(), "F1", "there is no Region 0");
-  require(data_.trace_values >= 0 && data_.start_live_bytes >= 0 && data_.threads >= 1 && data_.passes >= 1 && sane(data_.pass_seconds), "F1", "a count is out of range");
+  require(data_.trace_values >= 0 && data_.start_live_bytes >= 0 && data_.threads >= 1 && data_.passes >= 1 && sane(data_.pass_seconds), "F1",
+          "a count is out of range");
   require(in_range(data_.outside_buffers, data_.buffers.size() + 1), "F1", "outside_buffers is " + std::to_string(data_.outside_buffers));
   require(data_.samples.size() == data_.ops.size() && data_.replay_samples.size() == data_.ops.size(), "F1", "there is not one list of samples per op");
   for (int64_t b : data_.buffers) require(b >= 0, "F1", "a buffer has " + std::to_string(b) + " bytes");
@@ -145,7 +148,7 @@ Profile::Profile(ProfileData data) : data_(std::move(data)) {
 Profile Profile::from_trace(const Trace& trace) { return Profile(Reducer(trace).run()); }
 
 std::vector<double> Profile::replay_seconds() const {
-  std::unordered_map<std::string, std::pair<double, double>> sums;   // by name: replay, forward
+  std::unordered_map<std::string, std::pair<double, double>> sums;  // by name: replay, forward
   std::pair<double, double> all{0, 0};
   for (const ProfileOp& o : ops()) {
     if (o.replay_seconds <= 0) continue;

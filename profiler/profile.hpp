@@ -24,24 +24,24 @@ namespace reprise {
 
 struct ProfileOp {
   std::string name;
-  std::vector<int32_t> reads;     // Profile Values read, in order of first use; what the Op itself makes is not among them
-  double forward_seconds = 0;     // wall, median over the Passes seen
-  double replay_seconds = 0;      // 0: never replayed so far
+  std::vector<int32_t> reads;  // Profile Values read, in order of first use; what the Op itself makes is not among them
+  double forward_seconds = 0;  // wall, median over the Passes seen
+  double replay_seconds = 0;   // 0: never replayed so far
   int64_t flops = 0;
-  int64_t rise_bytes = 0;         // highest level inside the Op above that at its start, outputs included
+  int64_t rise_bytes = 0;  // highest level inside the Op above that at its start, outputs included
   uint64_t signature = 0;
   int32_t region = 0;
-  bool replayable = true;         // false: opaque, or it reads something that is overwritten later
+  bool replayable = true;  // false: opaque, or it reads something that is overwritten later
   bool operator==(const ProfileOp&) const = default;
 };
 
 struct ProfileValue {
-  int32_t trace_value = 0;        // number of its last version in the Trace: what Plans speak of
-  int64_t bytes = 0;              // 0: nothing, or part of a storage that existed before the Pass
-  std::vector<int32_t> makers;    // Ops that write it, first to last; empty: cannot be made again
+  int32_t trace_value = 0;      // number of its last version in the Trace: what Plans speak of
+  int64_t bytes = 0;            // 0: nothing, or part of a storage that existed before the Pass
+  std::vector<int32_t> makers;  // Ops that write it, first to last; empty: cannot be made again
   bool saved = false;
-  bool must_keep = false;         // kept by every Plan (held as a Source even when not saved)
-  std::string reason;             // why must_keep
+  bool must_keep = false;  // kept by every Plan (held as a Source even when not saved)
+  std::string reason;      // why must_keep
   bool operator==(const ProfileValue&) const = default;
 };
 
@@ -49,33 +49,33 @@ enum class StepKind : uint8_t { kAllocate, kFree, kMake, kGone, kUnpack, kReleas
 
 struct Step {
   StepKind kind = StepKind::kForwardEnd;
-  int32_t id = 0;                 // buffer (kAllocate, kFree), Value (kMake … kRelease), Op (kOpBegin, kOpEnd), 0
+  int32_t id = 0;  // buffer (kAllocate, kFree), Value (kMake … kRelease), Op (kOpBegin, kOpEnd), 0
   bool operator==(const Step&) const = default;
 };
 
 struct RegionRow {
   std::string name;
-  int64_t saved_bytes = 0;        // of Values whose last maker lies in the Region
+  int64_t saved_bytes = 0;  // of Values whose last maker lies in the Region
   double forward_seconds = 0;
-  double replay_seconds = 0;      // as learned; forward seconds where never replayed
+  double replay_seconds = 0;  // as learned; forward seconds where never replayed
   int64_t flops = 0;
   bool operator==(const RegionRow&) const = default;
 };
 
 struct ProfileData {
   uint64_t trace_signature = 0;
-  int32_t trace_values = 0;                // Plan::value_count
+  int32_t trace_values = 0;  // Plan::value_count
   std::vector<ProfileOp> ops;
   std::vector<ProfileValue> values;
-  std::vector<int64_t> buffers;            // bytes per buffer
-  int32_t outside_buffers = 0;             // the first so many existed before the Pass and are freed in it
-  std::vector<Step> steps;                 // the Pass as it runs when everything saved is kept and nothing is replayed
+  std::vector<int64_t> buffers;  // bytes per buffer
+  int32_t outside_buffers = 0;   // the first so many existed before the Pass and are freed in it
+  std::vector<Step> steps;       // the Pass as it runs when everything saved is kept and nothing is replayed
   std::vector<std::string> regions = {""};
   int64_t start_live_bytes = 0;
   double pass_seconds = 0;
   int32_t threads = 1;
-  int32_t passes = 1;                      // Passes whose seconds went in
-  std::vector<std::vector<float>> samples; // per Op: forward seconds of up to kMaxSamples Passes, the oldest first
+  int32_t passes = 1;                       // Passes whose seconds went in
+  std::vector<std::vector<float>> samples;  // per Op: forward seconds of up to kMaxSamples Passes, the oldest first
   std::vector<std::vector<float>> replay_samples;
   bool operator==(const ProfileData&) const = default;
 };
@@ -85,20 +85,20 @@ class Profile {
   static constexpr int32_t kVersion = 1;
   static constexpr size_t kMaxSamples = 9;
 
-  static Profile from_trace(const Trace& trace);           // throws std::invalid_argument naming the violated invariant
-  static Profile from_json(const std::string& text);       // throws std::invalid_argument naming field, value and limit
-  explicit Profile(ProfileData data);                      // checks F1 … F5
+  static Profile from_trace(const Trace& trace);      // throws std::invalid_argument naming the violated invariant
+  static Profile from_json(const std::string& text);  // throws std::invalid_argument naming field, value and limit
+  explicit Profile(ProfileData data);                 // checks F1 … F5
 
-  std::string to_json() const;                             // with version and checksum
+  std::string to_json() const;  // with version and checksum
   const ProfileData& data() const { return data_; }
   const std::vector<ProfileOp>& ops() const { return data_.ops; }
   const std::vector<ProfileValue>& values() const { return data_.values; }
   const std::vector<Step>& steps() const { return data_.steps; }
-  std::vector<RegionRow> regions() const;                  // one row per Region that has an Op, in the Trace's order
+  std::vector<RegionRow> regions() const;  // one row per Region that has an Op, in the Trace's order
   // Seconds of each Op when it runs again: learned, else forward seconds × the mean ratio of its name, else × that of all, else forward seconds.
   std::vector<double> replay_seconds() const;
   int64_t saved_bytes() const;
-  int64_t flops() const;                                   // of one forward
+  int64_t flops() const;  // of one forward
   bool operator==(const Profile&) const = default;
 
  private:

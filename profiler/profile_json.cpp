@@ -15,9 +15,17 @@ constexpr int64_t kMaxIndex = std::numeric_limits<int32_t>::max();
 
 json op_json(const ProfileData& d, size_t i) {
   const ProfileOp& o = d.ops[i];
-  return {{"name", o.name}, {"reads", o.reads}, {"forward_seconds", o.forward_seconds}, {"replay_seconds", o.replay_seconds}, {"flops", o.flops},
-          {"rise_bytes", o.rise_bytes}, {"signature", o.signature}, {"region", o.region}, {"replayable", o.replayable},
-          {"samples", d.samples[i]}, {"replay_samples", d.replay_samples[i]}};
+  return {{"name", o.name},
+          {"reads", o.reads},
+          {"forward_seconds", o.forward_seconds},
+          {"replay_seconds", o.replay_seconds},
+          {"flops", o.flops},
+          {"rise_bytes", o.rise_bytes},
+          {"signature", o.signature},
+          {"region", o.region},
+          {"replayable", o.replayable},
+          {"samples", d.samples[i]},
+          {"replay_samples", d.replay_samples[i]}};
 }
 
 std::vector<float> read_samples(const JsonField& f) {
@@ -70,21 +78,32 @@ std::string Profile::to_json() const {
   json ops = json::array(), values = json::array(), steps = json::array();
   for (size_t i = 0; i < data_.ops.size(); i++) ops.push_back(op_json(data_, i));
   for (const ProfileValue& v : data_.values)
-    values.push_back({{"trace_value", v.trace_value}, {"bytes", v.bytes}, {"makers", v.makers}, {"saved", v.saved}, {"must_keep", v.must_keep}, {"reason", v.reason}});
+    values.push_back(
+        {{"trace_value", v.trace_value}, {"bytes", v.bytes}, {"makers", v.makers}, {"saved", v.saved}, {"must_keep", v.must_keep}, {"reason", v.reason}});
   for (const Step& s : data_.steps) {
     steps.push_back(static_cast<int>(s.kind));
     steps.push_back(s.id);
   }
   return write_document("Profile", kVersion,
-                        {{"trace_signature", data_.trace_signature}, {"trace_values", data_.trace_values}, {"ops", ops}, {"values", values}, {"buffers", data_.buffers},
-                         {"outside_buffers", data_.outside_buffers}, {"steps", steps}, {"regions", data_.regions}, {"start_live_bytes", data_.start_live_bytes},
-                         {"pass_seconds", data_.pass_seconds}, {"threads", data_.threads}, {"passes", data_.passes}});
+                        {{"trace_signature", data_.trace_signature},
+                         {"trace_values", data_.trace_values},
+                         {"ops", ops},
+                         {"values", values},
+                         {"buffers", data_.buffers},
+                         {"outside_buffers", data_.outside_buffers},
+                         {"steps", steps},
+                         {"regions", data_.regions},
+                         {"start_live_bytes", data_.start_live_bytes},
+                         {"pass_seconds", data_.pass_seconds},
+                         {"threads", data_.threads},
+                         {"passes", data_.passes}});
 }
 
 Profile Profile::from_json(const std::string& text) {
   const json body = read_document("Profile", kVersion, text);
   const JsonField f(body, "Profile", "body");
-  f.only({"trace_signature", "trace_values", "ops", "values", "buffers", "outside_buffers", "steps", "regions", "start_live_bytes", "pass_seconds", "threads", "passes"});
+  f.only({"trace_signature", "trace_values", "ops", "values", "buffers", "outside_buffers", "steps", "regions", "start_live_bytes", "pass_seconds", "threads",
+          "passes"});
   ProfileData d;
   d.trace_signature = f.field("trace_signature").unsigned_integer();
   d.trace_values = static_cast<int32_t>(f.field("trace_values").integer(0, kMaxIndex));

@@ -112,13 +112,19 @@ void Reducer::on_born(int32_t position, const TraceEvent& event) {
 void Reducer::scan_event(int32_t position, const TraceEvent& e, bool in_replay) {
   const auto id = static_cast<int32_t>(e.a);
   const auto last = [&](int32_t& slot) { slot = position; };
-  const auto first = [&](int32_t& slot) { if (slot < 0) slot = position; };
+  const auto first = [&](int32_t& slot) {
+    if (slot < 0) slot = position;
+  };
   switch (e.mark) {
     case Mark::kAllocate: return on_allocate(position, e, in_replay);
     case Mark::kFree: return on_free(position, e, in_replay);
     case Mark::kBorn: return in_replay ? void() : on_born(position, e);
-    case Mark::kOpBegin: if (!in_replay && at(id) < op_begin_.size()) last(op_begin_[at(id)]); return;
-    case Mark::kOpEnd: if (!in_replay && at(id) < op_end_.size()) last(op_end_[at(id)]); return;
+    case Mark::kOpBegin:
+      if (!in_replay && at(id) < op_begin_.size()) last(op_begin_[at(id)]);
+      return;
+    case Mark::kOpEnd:
+      if (!in_replay && at(id) < op_end_.size()) last(op_end_[at(id)]);
+      return;
     case Mark::kGone: return last(chains_[at(id)].gone);
     case Mark::kUnpack: first(chains_[at(id)].first_unpack); return last(chains_[at(id)].last_unpack);
     case Mark::kRelease: return last(chains_[at(id)].release);
@@ -170,12 +176,13 @@ bool Reducer::may_run_again(int32_t op) const {
     if (trace_.values[at(after)].producer == op) made.insert(final_[at(after)]);
   }
   const bool in_place = !made.empty();
-  for (int32_t v : o.outputs) if (chain_at(v).planned) made.insert(final_[at(v)]);
+  for (int32_t v : o.outputs)
+    if (chain_at(v).planned) made.insert(final_[at(v)]);
   if (in_place && made.size() > 1) return false;
   return std::all_of(o.inputs.begin(), o.inputs.end(), [&](int32_t v) {
     if (written.count(v)) return true;
-    if (final_[at(v)] != v) return false;                     // reads a version that is overwritten later
-    return trace_.values[at(v)].outside || chain_at(v).planned;   // never born: nobody could hand it over
+    if (final_[at(v)] != v) return false;                        // reads a version that is overwritten later
+    return trace_.values[at(v)].outside || chain_at(v).planned;  // never born: nobody could hand it over
   });
 }
 
@@ -200,7 +207,8 @@ void Reducer::decide_what_must_stay() {
 
 void Reducer::number_values() {
   std::vector<int32_t> order;
-  for (int32_t v = 0; at(v) < trace_.values.size(); v++) if (chains_[at(v)].planned) order.push_back(v);
+  for (int32_t v = 0; at(v) < trace_.values.size(); v++)
+    if (chains_[at(v)].planned) order.push_back(v);
   const auto birth = [&](int32_t v) {
     const Chain& c = chains_[at(v)];
     return c.allocation >= 0 ? allocations_[at(c.allocation)].begin : c.born;
@@ -274,7 +282,7 @@ void Reducer::number_buffers() {
 }
 
 void Reducer::fill_steps() {
-  std::vector<std::vector<Step>> extra(trace_.events.size());   // steps that belong to Values, by event
+  std::vector<std::vector<Step>> extra(trace_.events.size());  // steps that belong to Values, by event
   for (int32_t v = 0; at(v) < trace_.values.size(); v++) {
     const Chain& c = chains_[at(v)];
     if (!c.planned) continue;
@@ -287,7 +295,7 @@ void Reducer::fill_steps() {
     const TraceEvent& e = trace_.events[at(i)];
     const auto id = static_cast<int32_t>(e.a);
     const int32_t a = allocation_of_[at(i)];
-    if (a >= 0 && allocations_[at(a)].buffer >= 0) {   // an allocation whose free was not seen ends where the next one begins
+    if (a >= 0 && allocations_[at(a)].buffer >= 0) {  // an allocation whose free was not seen ends where the next one begins
       out_.steps.push_back({e.mark == Mark::kAllocate ? StepKind::kAllocate : StepKind::kFree, allocations_[at(a)].buffer});
     }
     for (const Step& s : extra[at(i)]) out_.steps.push_back(s);

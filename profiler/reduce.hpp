@@ -22,21 +22,21 @@ class Reducer {
  private:
   struct Allocation {
     int64_t bytes = 0;
-    int32_t begin = -1;       // event; -1: existed before the Pass
-    int32_t end = -1;         // event; -1: lives on
-    bool replay = false;      // asked for by a replay
-    int32_t root = -1;        // Trace Value chain that lives in it
+    int32_t begin = -1;   // event; -1: existed before the Pass
+    int32_t end = -1;     // event; -1: lives on
+    bool replay = false;  // asked for by a replay
+    int32_t root = -1;    // Trace Value chain that lives in it
     int32_t buffer = -1;
   };
-  struct Chain {              // all versions of one storage; indexed by the last version
+  struct Chain {  // all versions of one storage; indexed by the last version
     int32_t allocation = -1;
-    int32_t born = -1, gone = -1, release = -1, first_unpack = -1, last_unpack = -1;   // events
-    int32_t value = -1;       // Profile Value
-    bool planned = false;     // made in this Pass: a Profile Value
-    bool outside = false;     // its storage existed before the Pass
+    int32_t born = -1, gone = -1, release = -1, first_unpack = -1, last_unpack = -1;  // events
+    int32_t value = -1;                                                               // Profile Value
+    bool planned = false;                                                             // made in this Pass: a Profile Value
+    bool outside = false;                                                             // its storage existed before the Pass
     bool saved = false;
     bool old_version_saved = false;
-    std::string reason;       // why it must be kept
+    std::string reason;  // why it must be kept
     std::vector<int32_t> makers;
   };
 
@@ -61,13 +61,13 @@ class Reducer {
 
   const Trace& trace_;
   ProfileData out_;
-  std::vector<int32_t> final_;               // per Trace Value: the last version in its storage
-  std::vector<Chain> chains_;                // per Trace Value; only last versions are filled
+  std::vector<int32_t> final_;  // per Trace Value: the last version in its storage
+  std::vector<Chain> chains_;   // per Trace Value; only last versions are filled
   std::vector<Allocation> allocations_;
-  std::vector<int32_t> allocation_of_;       // per event: the Allocation it starts or ends, or -1
-  std::vector<int32_t> allocation_of_value_; // per Trace Value
+  std::vector<int32_t> allocation_of_;        // per event: the Allocation it starts or ends, or -1
+  std::vector<int32_t> allocation_of_value_;  // per Trace Value
   std::unordered_map<int64_t, int32_t> live_;
-  std::vector<int32_t> op_begin_, op_end_;   // events
+  std::vector<int32_t> op_begin_, op_end_;  // events
   std::vector<bool> replayable_;
 };
 

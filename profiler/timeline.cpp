@@ -67,7 +67,8 @@ Timeline Timeline::of(const Profile& profile) {
   t.last_unpack.assign(n, -1);
   t.last_release.assign(n, -1);
   t.forward_end = t.cells;
-  for (size_t v = 0; v < n; v++) if (profile.values()[v].saved) t.last_release[v] = t.cells;
+  for (size_t v = 0; v < n; v++)
+    if (profile.values()[v].saved) t.last_release[v] = t.cells;
   for (size_t i = 0; i < profile.steps().size(); i++) {
     const Step& s = profile.steps()[i];
     switch (s.kind) {

@@ -19,12 +19,12 @@ struct Timeline {
     int32_t value = 0;
   };
   int32_t cells = 0;
-  int32_t forward_end = 0;                        // cell in which backward begins
-  std::vector<int64_t> base_start, base_max;      // fixed bytes above the Pass's start
-  std::vector<int32_t> birth, gone;               // per Value: first cell, first cell without it
-  std::vector<int32_t> last_unpack, last_release; // per Value; -1 when not saved or never asked for
-  std::vector<Unpack> unpacks;                    // in order
-  int64_t plain_peak = 0;                         // highest level when everything saved is kept
+  int32_t forward_end = 0;                         // cell in which backward begins
+  std::vector<int64_t> base_start, base_max;       // fixed bytes above the Pass's start
+  std::vector<int32_t> birth, gone;                // per Value: first cell, first cell without it
+  std::vector<int32_t> last_unpack, last_release;  // per Value; -1 when not saved or never asked for
+  std::vector<Unpack> unpacks;                     // in order
+  int64_t plain_peak = 0;                          // highest level when everything saved is kept
 
   static Timeline of(const Profile& profile);
 };

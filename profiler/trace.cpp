@@ -39,7 +39,8 @@ void check_values(const Trace& t) {
     const TraceValue& value = t.values[v];
     if (value.producer != kNoOp && (value.producer < 0 || value.producer >= static_cast<int32_t>(t.ops.size())))
       violated("T1", "Value " + std::to_string(v) + " names op " + std::to_string(value.producer) + ", there are " + std::to_string(t.ops.size()));
-    if (value.outside && value.producer != kNoOp) violated("T2", "Value " + std::to_string(v) + " came from outside and has producer op " + std::to_string(value.producer));
+    if (value.outside && value.producer != kNoOp)
+      violated("T2", "Value " + std::to_string(v) + " came from outside and has producer op " + std::to_string(value.producer));
     if (value.bytes < 0) violated("T1", "Value " + std::to_string(v) + " has " + std::to_string(value.bytes) + " bytes");
   }
   for (int32_t v : t.held) check_value(t, v, "held");
@@ -62,7 +63,8 @@ void check_events(const Trace& t) {
         break;
       case Mark::kOpBegin:  // operators that make no Value share the next number, so one past the end is legal
       case Mark::kOpEnd:
-        if (e.a < 0 || e.a > static_cast<int64_t>(t.ops.size())) violated("T1", where + " names op " + std::to_string(e.a) + ", there are " + std::to_string(t.ops.size()));
+        if (e.a < 0 || e.a > static_cast<int64_t>(t.ops.size()))
+          violated("T1", where + " names op " + std::to_string(e.a) + ", there are " + std::to_string(t.ops.size()));
         break;
       case Mark::kBorn:
         check_value(t, e.a, where);
@@ -71,16 +73,13 @@ void check_events(const Trace& t) {
       case Mark::kSaved:
       case Mark::kGone:
       case Mark::kUnpack:
-      case Mark::kRelease:
-        check_value(t, e.a, where);
-        break;
+      case Mark::kRelease: check_value(t, e.a, where); break;
       case Mark::kReplayBegin:
         if (e.a != -1) check_value(t, e.a, where);
         break;
       case Mark::kForwardEnd:
       case Mark::kReplayEnd:
-      case Mark::kPassEnd:
-        break;
+      case Mark::kPassEnd: break;
     }
   }
 }

@@ -51,7 +51,8 @@ void HostDevice::release(std::byte* base, std::size_t bytes) noexcept {
 }
 
 HostDevice::Range* HostDevice::range_of(const std::byte* address) noexcept {
-  const auto found = std::find_if(ranges_.begin(), ranges_.end(), [&](const Range& range) { return address >= range.base && address < range.base + range.bytes; });
+  const auto found =
+      std::find_if(ranges_.begin(), ranges_.end(), [&](const Range& range) { return address >= range.base && address < range.base + range.bytes; });
   return found == ranges_.end() ? nullptr : &*found;
 }
 

@@ -38,9 +38,9 @@ class SimulatedDevice final : public Device {
   bool passed(Fence fence) noexcept override;
   void wait(Fence fence) noexcept override;
 
-  Work launch(StreamId stream);                    // new work at the stream's end
-  void complete(StreamId stream);                  // the device finishes everything launched on the stream
-  void stream_wait(StreamId stream, Fence fence);  // later work on `stream` comes after the fence
+  Work launch(StreamId stream);                           // new work at the stream's end
+  void complete(StreamId stream);                         // the device finishes everything launched on the stream
+  void stream_wait(StreamId stream, Fence fence);         // later work on `stream` comes after the fence
   bool comes_after(StreamId stream, Work earlier) const;  // would work launched on `stream` now come after `earlier`?
 
   void fail_call(std::uint64_t k) { failing_call_ = calls_ + k; }

@@ -51,7 +51,8 @@ int main(int count, char** arguments) {
   reprise::undo();
   const bool same = equal(plain.losses, budgeted.losses) && equal(plain.parameters, budgeted.parameters);
   const bool held = budgeted.peak_reserved_bytes <= budget;
-  std::printf("%d steps, last loss %.6f; losses and parameters equal to plain: %s; reserved %.1f MiB of %.1f MiB: %s\n", steps, plain.losses.back().item<double>(),
-              same ? "yes" : "NO", double(budgeted.peak_reserved_bytes) / (1 << 20), double(budget) / (1 << 20), held ? "within" : "EXCEEDED");
+  std::printf("%d steps, last loss %.6f; losses and parameters equal to plain: %s; reserved %.1f MiB of %.1f MiB: %s\n", steps,
+              plain.losses.back().item<double>(), same ? "yes" : "NO", double(budgeted.peak_reserved_bytes) / (1 << 20), double(budget) / (1 << 20),
+              held ? "within" : "EXCEEDED");
   return same && held ? 0 : 1;
 }

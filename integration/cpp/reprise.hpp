@@ -23,16 +23,16 @@ struct StorageImpl;
 namespace reprise {
 
 struct Options {
-  std::string policy = "auto";            // "none", "full", "chunks(C)", "chunks(C, hold_inside=False)", "sqrt", "per_block", "auto", "random(SEED)"
-  std::vector<std::string> exclude;       // Regions (shell patterns) in which nothing is dropped
-  bool verify = false;                    // replay everything once and compare bit for bit
+  std::string policy = "auto";       // "none", "full", "chunks(C)", "chunks(C, hold_inside=False)", "sqrt", "per_block", "auto", "random(SEED)"
+  std::vector<std::string> exclude;  // Regions (shell patterns) in which nothing is dropped
+  bool verify = false;               // replay everything once and compare bit for bit
 };
 
 // The budget cannot be met: thrown from the operator, or from backward(), that found out. The program may catch it and take a smaller step.
 class Infeasible : public c10::OutOfMemoryError {
  public:
   Infeasible(std::string text, int64_t smallest_budget_bytes);
-  int64_t smallest_budget = 0;            // bytes of one that the simulator completed; 0: not known
+  int64_t smallest_budget = 0;  // bytes of one that the simulator completed; 0: not known
 };
 
 using NamedStorages = std::vector<std::pair<std::string, c10::StorageImpl*>>;
@@ -42,8 +42,8 @@ bool install();
 
 // budget: "8GiB", "60%", a number of bytes, or "" to measure only. Calling it again replaces the budget.
 void auto_checkpoint(const NamedStorages& parameters, const std::string& budget, const Options& options = {});
-template <class Module>   // a torch::nn::Module
-  requires requires(Module& model) { model.named_parameters(); }
+template <class Module>  // a torch::nn::Module
+requires requires(Module& model) { model.named_parameters(); }
 void auto_checkpoint(Module& model, const std::string& budget, const Options& options = {}) {
   NamedStorages parameters;
   for (const auto& item : model.named_parameters()) parameters.emplace_back(item.key(), item.value().storage().unsafeGetStorageImpl());
@@ -54,22 +54,22 @@ void undo();
 struct MemoryStats {
   int64_t live_bytes = 0, allocated_bytes = 0, reserved_bytes = 0;
   int64_t peak_live_bytes = 0, peak_allocated_bytes = 0, peak_reserved_bytes = 0;
-  int64_t cap_bytes = 0;                  // 0: none
+  int64_t cap_bytes = 0;  // 0: none
   int64_t allocations = 0, device_calls = 0;
 };
 MemoryStats memory_stats();
 void reset_peaks();
 
-std::string report();                     // text
+std::string report();  // text
 std::string report_json();
 std::string counters_json();
-std::string profile();                    // JSON of the step seen last; throws std::runtime_error before one was learned
-std::string plan(const std::string& limit, const std::string& policy = "auto");   // JSON; limit: activation bytes above the step's start
+std::string profile();                                                           // JSON of the step seen last; throws std::runtime_error before one was learned
+std::string plan(const std::string& limit, const std::string& policy = "auto");  // JSON; limit: activation bytes above the step's start
 void apply(const std::string& plan_json);
 // Of each Block that the Plan runs again, the smallest module that holds all of it; "" where that is the whole model, or the Block is no module.
 std::vector<std::string> replayed_modules(const std::string& plan_json);
 
-class keep {                              // a scope in which nothing saved on this thread is dropped
+class keep {  // a scope in which nothing saved on this thread is dropped
  public:
   keep();
   ~keep();
@@ -77,6 +77,6 @@ class keep {                              // a scope in which nothing saved on t
   keep& operator=(const keep&) = delete;
 };
 
-int64_t device_bytes();                   // min(physical memory, the control group's limit)
+int64_t device_bytes();  // min(physical memory, the control group's limit)
 
 }  // namespace reprise

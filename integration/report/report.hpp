@@ -12,7 +12,7 @@ namespace reprise {
 
 struct ReportInput {
   int64_t budget_bytes = 0;
-  std::string policy, infeasible, before;    // before: what was allocated when reprise was installed, in words
+  std::string policy, infeasible, before;  // before: what was allocated when reprise was installed, in words
   MemoryStats memory;
   std::string counters_json;
   std::optional<Profile> profile;

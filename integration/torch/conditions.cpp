@@ -45,8 +45,7 @@ Settings Settings::now() {
   s.mkldnn = context.userEnabledMkldnn();
   s.mkldnn_deterministic = context.deterministicMkldnn();
   s.grad_mode = c10::GradMode::is_enabled();
-  for (size_t i = 0; i < std::size(kPrecisions); i++)
-    s.precision[i] = static_cast<int>(context.float32Precision(kPrecisions[i].first, kPrecisions[i].second));
+  for (size_t i = 0; i < std::size(kPrecisions); i++) s.precision[i] = static_cast<int>(context.float32Precision(kPrecisions[i].first, kPrecisions[i].second));
   return s;
 }
 

@@ -18,9 +18,9 @@
 namespace reprise::engine {
 namespace {
 
-constexpr int kMaxVariants = 4;   // of one kind of Pass: nothing left behind, gradients, optimizer state, and one more
+constexpr int kMaxVariants = 4;  // of one kind of Pass: nothing left behind, gradients, optimizer state, and one more
 
-constexpr int64_t kGrace = 16;    // a Plan may miss its prediction by this part of the budget: into the temporary file, and the next is made for less
+constexpr int64_t kGrace = 16;  // a Plan may miss its prediction by this part of the budget: into the temporary file, and the next is made for less
 
 int64_t live_bytes() { return static_cast<int64_t>(cpu_core().statistics().live_bytes); }
 
@@ -57,7 +57,7 @@ std::string module_of(const std::string& parameter) {
 }  // namespace
 
 Controller& Controller::get() {
-  static Controller* controller = new Controller;   // never destroyed: threads may outlive main
+  static Controller* controller = new Controller;  // never destroyed: threads may outlive main
   return *controller;
 }
 
@@ -97,7 +97,10 @@ std::shared_ptr<Pass> Controller::begin_pass() {
   pass->start_live_bytes = live_bytes();
   counters.passes++;
   std::lock_guard<std::mutex> lock(mutex_);
-  std::erase_if(alive_, [](const auto& weak) { auto p = weak.lock(); return !p || (p->finished && p->idle()); });
+  std::erase_if(alive_, [](const auto& weak) {
+    auto p = weak.lock();
+    return !p || (p->finished && p->idle());
+  });
   alive_.push_back(pass);
   return pass;
 }
@@ -167,7 +170,7 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
   }
   if (known.profile && !known.learning && !config.verify) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
-  const bool unseen = known.learning || known.derived;   // nobody has seen this step yet: it is measured to its end
+  const bool unseen = known.learning || known.derived;  // nobody has seen this step yet: it is measured to its end
   if (unseen && config.budget_bytes > 0) pass.may_overflow(std::nullopt);
   else if (config.budget_bytes > 0 && config.policy == "auto") pass.may_overflow(size_t(config.budget_bytes / kGrace));
   pass.set_options(std::move(options));
@@ -210,7 +213,7 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     if (pass->options().trace) settle(pass, *known);
     else heed_miss(*pass, *known);
   } else if (++known->breaks <= 3) {
-    known->learning = true;   // the step changed: learn it anew, but not for ever
+    known->learning = true;  // the step changed: learn it anew, but not for ever
   }
   store(pass->key, *known, generation);
 }
@@ -239,11 +242,12 @@ Trace Controller::trace_of(const Pass& pass) const {
 }
 
 void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) const {
-  if (pass->caught_something()) return;   // R11: the next Pass keeps what was written unseen, and is learned instead
+  if (pass->caught_something()) return;  // R11: the next Pass keeps what was written unseen, and is learned instead
   try {
     set_profile(known, Profile::from_trace(trace_of(*pass)));
-  } catch (const std::exception& e) {   // never the training's problem
-    std::fprintf(stderr, "reprise: this step cannot be planned (%s); saved tensors are %s\n", e.what(), keeps_everything(config()) ? "kept" : "dropped in groups");
+  } catch (const std::exception& e) {  // never the training's problem
+    std::fprintf(stderr, "reprise: this step cannot be planned (%s); saved tensors are %s\n", e.what(),
+                 keeps_everything(config()) ? "kept" : "dropped in groups");
     known.breaks = 4;
     known.learning = false;
     return;
@@ -266,7 +270,7 @@ void Controller::measured(const std::shared_ptr<Pass>& pass, Known& known) const
   if (!known.did_not_fit) return;
   known.first_refused = out_of_memory_text(overflow::first_asked_bytes());
   make_plan(known, pass->start_live_bytes);
-  if (!known.raise) known.planned_limit = -1;   // made on the heap of a backward's end: once more on that of the next start
+  if (!known.raise) known.planned_limit = -1;  // made on the heap of a backward's end: once more on that of the next start
 }
 
 // The first Pass under a Plan was measured too: with warm caches, and with what the learning Pass left behind in its place.
@@ -279,7 +283,7 @@ void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) const {
     known.appearing_bytes = reprise::appearing_bytes(*known.profile);
     known.planned_limit = -1;
     measured(pass, known);
-  } catch (const std::exception& e) {   // the Profile there is stays good
+  } catch (const std::exception& e) {  // the Profile there is stays good
     std::fprintf(stderr, "reprise: the second look at this step is not used (%s)\n", e.what());
   }
 }
@@ -287,7 +291,7 @@ void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) const {
 void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   const double began = now_seconds();
   Config config = this->config();
-  cpu_core().trim();   // what is free now and was not live at the start is no part of what a Plan cannot change
+  cpu_core().trim();  // what is free now and was not live at the start is no part of what a Plan cannot change
   known.unplanned_bytes = unplanned_bytes() + known.missed_bytes;
   const int64_t beside = start_live_bytes + known.unplanned_bytes;
   const int64_t limit_bytes = config.budget_bytes > 0 ? std::max<int64_t>(1, config.budget_bytes - beside) : 0;
@@ -297,7 +301,7 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   try {
     result = known.planner->plan(config.policy, limit_bytes, start);
     if (result.smallest_limit_bytes > 0) known.smallest_budget_bytes = smallest_budget_for(known, beside, start);
-  } catch (const std::exception& e) {   // never the training's problem: saved tensors are dropped in groups, the cap holds
+  } catch (const std::exception& e) {  // never the training's problem: saved tensors are dropped in groups, the cap holds
     result.infeasible = std::string("no plan: ") + e.what();
   }
   known.plan_seconds = now_seconds() - began;
@@ -307,13 +311,14 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   // A learning Pass that fitted is proof that the step does, whatever the planner found: then the same way again. A scheme asked for by name is followed.
   known.raise = known.did_not_fit && known.smallest_budget_bytes > 0;
   const bool as_learned = known.smallest_budget_bytes > 0 && !known.did_not_fit && config.policy == "auto";
-  if (as_learned && known.derived) known.learning = true;   // nobody has seen this step yet
+  if (as_learned && known.derived) known.learning = true;  // nobody has seen this step yet
   known.following = result.plan && !as_learned ? Following::of(std::move(*result.plan), known.match) : nullptr;
   if (config.log > 0 && known.following) {
     const Plan& p = known.following->plan;
-    std::fprintf(stderr, "reprise: plan %s: %zu Values kept, %zu Groups, predicted peak %.1f MiB of %.1f MiB above the start, %.1f ms added, planned in %.0f ms\n",
-                 p.scheme.c_str(), p.keep.size(), p.groups.size(), double(p.predicted_live_bytes) / 1048576, double(limit_bytes) / 1048576, p.added_seconds * 1e3,
-                 known.plan_seconds * 1e3);
+    std::fprintf(stderr,
+                 "reprise: plan %s: %zu Values kept, %zu Groups, predicted peak %.1f MiB of %.1f MiB above the start, %.1f ms added, planned in %.0f ms\n",
+                 p.scheme.c_str(), p.keep.size(), p.groups.size(), double(p.predicted_live_bytes) / 1048576, double(limit_bytes) / 1048576,
+                 p.added_seconds * 1e3, known.plan_seconds * 1e3);
   }
   if (config.log > 0 && !known.infeasible.empty()) std::fprintf(stderr, "reprise: %s\n", known.infeasible.c_str());
 }
@@ -331,7 +336,7 @@ void Controller::replace_plan(const Plan& plan) {
   for (auto& [key, known] : known_) {
     if (!known.profile || known.profile->data().trace_signature != plan.trace_signature) continue;
     check_plan(plan, *known.profile);
-    known.planned_limit = INT64_MAX;   // the user's choice stays until auto_checkpoint is called again
+    known.planned_limit = INT64_MAX;  // the user's choice stays until auto_checkpoint is called again
     known.following = Following::of(plan, known.match);
     found = true;
   }
@@ -344,7 +349,8 @@ void Controller::write_is_coming(const at::Tensor& tensor) {
   std::vector<std::shared_ptr<Pass>> passes;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    for (auto& weak : alive_) if (auto p = weak.lock(); p && !p->finished) passes.push_back(std::move(p));
+    for (auto& weak : alive_)
+      if (auto p = weak.lock(); p && !p->finished) passes.push_back(std::move(p));
   }
   for (auto& p : passes) p->prepare_unrecorded_write(tensor);
 }

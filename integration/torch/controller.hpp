@@ -21,12 +21,12 @@ namespace reprise::engine {
 class StepPlanner;
 
 struct Parameter {
-  std::string name;                  // "layers.3.mlp.up.weight"
+  std::string name;  // "layers.3.mlp.up.weight"
   c10::StorageImpl* storage = nullptr;
 };
 
 struct Config {
-  int64_t budget_bytes = 0;          // cap on reserved bytes; 0: measure only
+  int64_t budget_bytes = 0;  // cap on reserved bytes; 0: measure only
   std::string policy = "auto";
   bool verify = false;
   int log = 1;                       // 0 nothing, 1 one line per new Plan, 2 more
@@ -37,29 +37,29 @@ struct Config {
 // then optimizer state) is there from the start. A plain value: the Controller's own copy is under its mutex.
 struct Known {
   std::shared_ptr<const Profile> profile;
-  std::shared_ptr<StepPlanner> planner;   // for this Profile
+  std::shared_ptr<StepPlanner> planner;  // for this Profile
   std::vector<uint64_t> match;
-  int64_t learned_start_bytes = 0;   // live at the start of the Pass it was learned from
-  int64_t appearing_bytes = 0;       // gradients that were not there before its backward
-  bool derived = false;              // the Profile was worked out from another's, and no such step was seen so far
-  bool settled = false;              // false: derived, or learned from a first, cold Pass; the next Pass under its Plan is measured again
+  int64_t learned_start_bytes = 0;  // live at the start of the Pass it was learned from
+  int64_t appearing_bytes = 0;      // gradients that were not there before its backward
+  bool derived = false;             // the Profile was worked out from another's, and no such step was seen so far
+  bool settled = false;             // false: derived, or learned from a first, cold Pass; the next Pass under its Plan is measured again
   std::shared_ptr<const Following> following;
-  int64_t planned_limit = -1;        // limit_bytes of `following`
-  int64_t unplanned_bytes = 0;       // what the core held beside live bytes when it was made
-  int64_t missed_bytes = 0;          // what Plans so far needed beyond their prediction
-  int breaks = 0;                    // times in a row that a Pass left its Trace
+  int64_t planned_limit = -1;   // limit_bytes of `following`
+  int64_t unplanned_bytes = 0;  // what the core held beside live bytes when it was made
+  int64_t missed_bytes = 0;     // what Plans so far needed beyond their prediction
+  int breaks = 0;               // times in a row that a Pass left its Trace
   int64_t passes = 0;
   bool learning = true;
   double plan_seconds = 0;
-  std::string infeasible;            // why no Plan fits, or ""
-  int64_t smallest_limit_bytes = 0;  // set with infeasible
-  int64_t smallest_budget_bytes = 0; // the same as a budget
-  bool did_not_fit = false;          // the learning Pass needed the temporary file
-  std::string first_refused;         // then: what was asked for first, and how full the budget was
-  bool raise = false;                // Infeasible is due
-  int64_t measured_peak_bytes = 0;   // above the start, of the last Pass that followed the Plan
-  int64_t predicted_peak_bytes = 0;  // written down before that Pass
-  double measured_seconds = 0;       // of that Pass
+  std::string infeasible;             // why no Plan fits, or ""
+  int64_t smallest_limit_bytes = 0;   // set with infeasible
+  int64_t smallest_budget_bytes = 0;  // the same as a budget
+  bool did_not_fit = false;           // the learning Pass needed the temporary file
+  std::string first_refused;          // then: what was asked for first, and how full the budget was
+  bool raise = false;                 // Infeasible is due
+  int64_t measured_peak_bytes = 0;    // above the start, of the last Pass that followed the Plan
+  int64_t predicted_peak_bytes = 0;   // written down before that Pass
+  double measured_seconds = 0;        // of that Pass
   double learning_seconds = 0;
   int64_t learning_peak_bytes = 0;
 };
@@ -83,10 +83,10 @@ class Controller {
   // What the report is made of: the kind of Pass seen last.
   std::optional<Known> last_known() const;
   std::optional<Known> known(uint64_t first_operator) const;
-  void replace_plan(const Plan& plan);                       // apply(): throws std::invalid_argument if it was made for another Trace
+  void replace_plan(const Plan& plan);  // apply(): throws std::invalid_argument if it was made for another Trace
 
  private:
-  std::pair<uint64_t, Known> find(uint64_t first_operator, int64_t start_live_bytes);   // under the mutex
+  std::pair<uint64_t, Known> find(uint64_t first_operator, int64_t start_live_bytes);  // under the mutex
   void learn(const std::shared_ptr<Pass>& pass, Known& known) const;
   void heed_miss(const Pass& pass, Known& known) const;
   void measured(const std::shared_ptr<Pass>& pass, Known& known) const;
@@ -102,7 +102,7 @@ class Controller {
   std::unordered_map<c10::StorageImpl*, int32_t> regions_of_;
   std::vector<std::string> regions_{""};
   std::map<uint64_t, Known> known_;
-  uint64_t generation_ = 0;                           // of known_: counts enable() and disable()
+  uint64_t generation_ = 0;  // of known_: counts enable() and disable()
   uint64_t last_known_ = 0;
   std::vector<std::weak_ptr<Pass>> alive_;
 };

@@ -28,8 +28,8 @@ std::string amount(std::size_t bytes) {
 
 std::string default_text(std::size_t asked_bytes) {
   const Statistics now = cpu_core().statistics();
-  return "reprise: out of memory: asked for " + amount(asked_bytes) + "; live " + amount(now.live_bytes) + ", reserved " +
-         amount(now.reserved_bytes) + ", cap " + (now.cap_bytes == kNoCap ? std::string("none") : amount(now.cap_bytes));
+  return "reprise: out of memory: asked for " + amount(asked_bytes) + "; live " + amount(now.live_bytes) + ", reserved " + amount(now.reserved_bytes) +
+         ", cap " + (now.cap_bytes == kNoCap ? std::string("none") : amount(now.cap_bytes));
 }
 
 [[noreturn]] void throw_out_of_memory(std::size_t asked_bytes) {
@@ -85,9 +85,7 @@ class CpuAllocator final : public c10::Allocator {
     return {pointer, pointer, &give_back, cpu};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
-  void copy_data(void* destination, const void* source, std::size_t bytes) const override {
-    default_copy_data(destination, source, bytes);
-  }
+  void copy_data(void* destination, const void* source, std::size_t bytes) const override { default_copy_data(destination, source, bytes); }
 };
 
 // Never destroyed: a tensor in a static variable may be freed after every destructor here has run.
@@ -111,8 +109,7 @@ CachingAllocator& cpu_core() {
 bool install_cpu_allocator() {
   static const bool prepared = [] {
     cpu_core();
-    return pthread_atfork([] { cpu_core().before_fork(); }, [] { cpu_core().after_fork_in_parent(); },
-                          [] { cpu_core().after_fork_in_child(); }) == 0;
+    return pthread_atfork([] { cpu_core().before_fork(); }, [] { cpu_core().after_fork_in_parent(); }, [] { cpu_core().after_fork_in_child(); }) == 0;
   }();
   if (!prepared) return false;
   c10::SetCPUAllocator(cpu_allocator(), 255);

@@ -41,14 +41,16 @@ struct Handle final : SavedVariableHooks {
   c10::weak_intrusive_ptr<c10::TensorImpl> variable{c10::intrusive_ptr<c10::TensorImpl>()};
 
   explicit Handle(std::shared_ptr<Pass> p) : pass(std::move(p)) {}
-  ~Handle() override { if (pass && saved_) pass->release(value); }
+  ~Handle() override {
+    if (pass && saved_) pass->release(value);
+  }
 
   void call_pack_hook(const at::Tensor& tensor) override {
     Pass::Saved saved = pass->save(tensor, thread_state().keep_depth > 0);
     saved_ = true;
     value = saved.value;
     kept = std::move(saved.kept);
-    versioned = !reason_not_plain(tensor);   // every tensor that became a Value is plain
+    versioned = !reason_not_plain(tensor);  // every tensor that became a Value is plain
     if (!versioned) return;
     geometry = Geometry::of(tensor);
     version = Version::of(tensor);
@@ -58,7 +60,10 @@ struct Handle final : SavedVariableHooks {
   at::Tensor call_unpack_hook() override {
     if (versioned) version.check(geometry, [this] { return output_of(); });
     ask_for_end();
-    if (value < 0) { pass->fetched_kept(); return kept; }
+    if (value < 0) {
+      pass->fetched_kept();
+      return kept;
+    }
     c10::InferenceMode no_inference(false);
     try {
       return geometry.over(pass->fetch(value));
@@ -110,12 +115,13 @@ void disarm(ThreadState& t) {
 bool hooks_allowed() {
   // torch only honours hooks where nobody traces or has switched them off; functorch's wrappers are no plain tensors.
   const auto& tls = at::SavedTensorDefaultHooks::get_tls_state();
-  return !tls.is_tracing && !tls.disabled_error_message.has_value() && !c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
+  return !tls.is_tracing && !tls.disabled_error_message.has_value() &&
+         !c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
 
 std::unique_ptr<SavedVariableHooks> our_hooks() {
   Controller& controller = Controller::get();
-  if (!controller.enabled() || !hooks_allowed() || current_task() >= 0) return nullptr;   // saved during backward: torch keeps it
+  if (!controller.enabled() || !hooks_allowed() || current_task() >= 0) return nullptr;  // saved during backward: torch keeps it
   ThreadState& t = thread_state();
   Pass* pass = t.pass.get();
   if (!pass || pass->finished || pass->backward_seen() || pass->abandoned()) {
@@ -132,14 +138,24 @@ void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
   ThreadState& t = thread_state();
   Pass* pass = t.pass.get();
   if (!Controller::get().enabled()) {
-    const bool others_hold_it = pass && !pass->idle();   // saved tensors of ours are still to be unpacked: writes must be seen
-    if (!others_hold_it) { disarm(t); op.redispatchBoxed(after, stack); return; }
+    const bool others_hold_it = pass && !pass->idle();  // saved tensors of ours are still to be unpacked: writes must be seen
+    if (!others_hold_it) {
+      disarm(t);
+      op.redispatchBoxed(after, stack);
+      return;
+    }
   }
-  if (!pass) { op.redispatchBoxed(after, stack); return; }
+  if (!pass) {
+    op.redispatchBoxed(after, stack);
+    return;
+  }
   const OperatorFacts& facts = facts_of(op);
-  if (facts.only_views) { op.redispatchBoxed(after, stack); return; }
+  if (facts.only_views) {
+    op.redispatchBoxed(after, stack);
+    return;
+  }
   if (Controller::get().enabled() && pass->recording() && !pass->backward_seen() && current_task() < 0) {
-    std::shared_ptr<Pass> alive = t.pass;   // the kernel may start another Pass on this thread
+    std::shared_ptr<Pass> alive = t.pass;  // the kernel may start another Pass on this thread
     if (pass->wants_choice()) {
       pass->choose(facts, *stack);
       Controller::get().raise_if_infeasible(pass->key);
@@ -153,7 +169,8 @@ void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
       if (!facts.writes[i]) continue;
       const c10::IValue& a = (*stack)[base + i];
       if (a.isTensor() && a.toTensor().defined()) Controller::get().write_is_coming(a.toTensor());
-      else if (a.isTensorList()) for (const at::Tensor& w : a.toTensorVector()) Controller::get().write_is_coming(w);
+      else if (a.isTensorList())
+        for (const at::Tensor& w : a.toTensorVector()) Controller::get().write_is_coming(w);
     }
   }
   op.redispatchBoxed(after, stack);
@@ -191,7 +208,7 @@ struct HookingEngine final : torch::autograd::Engine {
   std::vector<std::unique_ptr<torch::autograd::NodeCreationHook>> get_node_creation_hooks() override { return inner.get_node_creation_hooks(); }
 #endif
   std::unique_ptr<SavedVariableHooks> get_default_saved_variable_hooks() override {
-    if (auto users = inner.get_default_saved_variable_hooks()) return users;   // user hooks and torch.utils.checkpoint win
+    if (auto users = inner.get_default_saved_variable_hooks()) return users;  // user hooks and torch.utils.checkpoint win
     return our_hooks();
   }
 };
@@ -202,7 +219,7 @@ HookingEngine* hooking_engine = nullptr;
 
 void install() {
   if (hooking_engine) return;
-  hooking_engine = new HookingEngine(torch::autograd::Engine::get_default_engine());   // lives as long as the process: nodes may outlive us
+  hooking_engine = new HookingEngine(torch::autograd::Engine::get_default_engine());  // lives as long as the process: nodes may outlive us
   torch::autograd::set_default_engine_stub([]() -> torch::autograd::Engine& { return *hooking_engine; });
 }
 

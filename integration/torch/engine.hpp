@@ -5,11 +5,11 @@
 
 namespace reprise::engine {
 
-void install();        // idempotent; throws std::runtime_error on a torch that this library was not built for
+void install();  // idempotent; throws std::runtime_error on a torch that this library was not built for
 bool installed();
 void arm_this_thread();  // the first operator of the first Pass is seen only on a thread that is armed before it
-void enter_keep();     // keep(): nothing saved on this thread is dropped until leave_keep
+void enter_keep();       // keep(): nothing saved on this thread is dropped until leave_keep
 void leave_keep();
-void trace_allocation(void* address, long long bytes);   // bytes < 0: freed. From the allocator's event outlet, any thread
+void trace_allocation(void* address, long long bytes);  // bytes < 0: freed. From the allocator's event outlet, any thread
 
 }  // namespace reprise::engine

@@ -10,15 +10,15 @@
 namespace reprise::engine {
 
 struct ThreadState {
-  std::shared_ptr<Pass> pass;      // being recorded, or last recorded, on this thread
-  int keep_depth = 0;              // inside keep()
+  std::shared_ptr<Pass> pass;  // being recorded, or last recorded, on this thread
+  int keep_depth = 0;          // inside keep()
   bool armed = false;
 };
 ThreadState& thread_state();
 
 // Runs a Group (or, with group == nullptr, the closure of the trigger) and leaves its results in the Pass's Values. The Pass's mutex is held.
 void replay(Pass& pass, int32_t trigger, const Group* group);
-size_t give_up_retained(Replay& replay, size_t bytes);   // pressure inside a replay: what it made for later may be made again later
-void replay_everything(Pass& pass);  // R11's check: replays all Ops once and compares fingerprints
+size_t give_up_retained(Replay& replay, size_t bytes);  // pressure inside a replay: what it made for later may be made again later
+void replay_everything(Pass& pass);                     // R11's check: replays all Ops once and compares fingerprints
 
 }  // namespace reprise::engine

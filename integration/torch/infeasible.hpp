@@ -18,8 +18,8 @@ namespace reprise::engine {
 using InfeasibleThrower = void (*)(const std::string& text, int64_t smallest_budget_bytes);
 void set_infeasible_thrower(InfeasibleThrower thrower);
 
-std::string out_of_memory_text(std::size_t asked_bytes);   // asked, live, reserved, cap
-[[noreturn]] void throw_infeasible(std::string text, const Known& known);       // adds who holds the memory, and the smallest budget
+std::string out_of_memory_text(std::size_t asked_bytes);                   // asked, live, reserved, cap
+[[noreturn]] void throw_infeasible(std::string text, const Known& known);  // adds who holds the memory, and the smallest budget
 [[noreturn]] void convert(const c10::OutOfMemoryError& error, const Pass* pass);
 
 }  // namespace reprise::engine

@@ -16,23 +16,23 @@ bool contains(const std::string_view (&list)[N], std::string_view name) {
   return false;
 }
 
-constexpr std::string_view kUninitialised[] = {"aten::empty",         "aten::empty_like",    "aten::empty_strided", "aten::empty_permuted",
-                                               "aten::new_empty",     "aten::new_empty_strided", "aten::empty_quantized"};
+constexpr std::string_view kUninitialised[] = {"aten::empty",     "aten::empty_like",        "aten::empty_strided",  "aten::empty_permuted",
+                                               "aten::new_empty", "aten::new_empty_strided", "aten::empty_quantized"};
 constexpr std::string_view kMetadataOnly[] = {"aten::empty_like", "aten::new_empty", "aten::new_empty_strided", "aten::zeros_like", "aten::ones_like",
                                               "aten::full_like",  "aten::new_zeros", "aten::new_ones",          "aten::new_full"};
-constexpr std::string_view kOverwriters[] = {"aten::fill_",      "aten::zero_",        "aten::copy_",       "aten::bernoulli_", "aten::uniform_",
-                                             "aten::normal_",    "aten::random_",      "aten::exponential_", "aten::geometric_", "aten::cauchy_",
-                                             "aten::log_normal_", "aten::_foreach_copy_"};
+constexpr std::string_view kOverwriters[] = {"aten::fill_",      "aten::zero_",   "aten::copy_",       "aten::bernoulli_",
+                                             "aten::uniform_",   "aten::normal_", "aten::random_",     "aten::exponential_",
+                                             "aten::geometric_", "aten::cauchy_", "aten::log_normal_", "aten::_foreach_copy_"};
 // Change which memory a tensor shows, read values into Python, or otherwise mean more than their results.
-constexpr std::string_view kSideEffects[] = {"aten::set_",          "aten::resize_",      "aten::resize_as_",   "aten::_resize_output_",
-                                             "aten::record_stream", "aten::_pin_memory",  "aten::pin_memory",   "aten::_local_scalar_dense",
+constexpr std::string_view kSideEffects[] = {"aten::set_",          "aten::resize_",     "aten::resize_as_", "aten::_resize_output_",
+                                             "aten::record_stream", "aten::_pin_memory", "aten::pin_memory", "aten::_local_scalar_dense",
                                              "aten::_cslt_compress"};
 // Their results hold bytes that nobody sets (oneDNN's RNN workspace): two runs differ there, so they cannot be compared and are kept.
 constexpr std::string_view kUndefinedBytes[] = {"aten::mkldnn_rnn_layer"};
-constexpr std::string_view kHiddenWriters[] = {"aten::native_batch_norm", "aten::cudnn_batch_norm", "aten::miopen_batch_norm",
-                                               "aten::_native_batch_norm_legit", "aten::_batch_norm_with_update"};
+constexpr std::string_view kHiddenWriters[] = {"aten::native_batch_norm", "aten::cudnn_batch_norm", "aten::miopen_batch_norm", "aten::_native_batch_norm_legit",
+                                               "aten::_batch_norm_with_update"};
 constexpr std::string_view kRandomByProbability[] = {"aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_flash_attention",
-                                                     "aten::_scaled_dot_product_efficient_attention",     "aten::_scaled_dot_product_cudnn_attention",
+                                                     "aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention",
                                                      "aten::_scaled_dot_product_attention_math"};
 
 bool known_namespace(std::string_view name) { return name.starts_with("aten::") || name.starts_with("torchvision::"); }
@@ -69,14 +69,10 @@ OperatorFacts find_facts(const c10::OperatorHandle& op) {
   facts.makes_uninitialised = contains(kUninitialised, facts.name);
   facts.metadata_only = contains(kMetadataOnly, facts.name);
   facts.overwrites_first = contains(kOverwriters, facts.name);
-  if (!known_namespace(facts.name))
-    facts.opaque_reason = "operator outside torch's own namespaces";
-  else if (contains(kUndefinedBytes, facts.name))
-    facts.opaque_reason = "operator whose results hold undefined bytes";
-  else if (contains(kSideEffects, facts.name))
-    facts.opaque_reason = "operator with an effect besides its results";
-  else if (facts.random && facts.generator_argument < 0 && facts.probability_argument < 0)
-    facts.opaque_reason = "random operator that takes no generator";
+  if (!known_namespace(facts.name)) facts.opaque_reason = "operator outside torch's own namespaces";
+  else if (contains(kUndefinedBytes, facts.name)) facts.opaque_reason = "operator whose results hold undefined bytes";
+  else if (contains(kSideEffects, facts.name)) facts.opaque_reason = "operator with an effect besides its results";
+  else if (facts.random && facts.generator_argument < 0 && facts.probability_argument < 0) facts.opaque_reason = "random operator that takes no generator";
   return facts;
 }
 

@@ -32,7 +32,7 @@ struct Files {
   off_t end = 0;
   std::size_t limit = 0;
   std::unordered_map<const void*, Extent> extents;
-  std::multimap<std::size_t, std::pair<void*, off_t>> spare;   // by length: still mapped, to be used again
+  std::multimap<std::size_t, std::pair<void*, off_t>> spare;  // by length: still mapped, to be used again
   std::atomic<std::size_t> live{0}, peak{0}, first_asked{0};
   std::atomic<int> allowed{0};
 
@@ -41,13 +41,13 @@ struct Files {
 };
 
 Files& files() {
-  static Files* const files = new Files;   // never destroyed: tensors may outlive static destructors
+  static Files* const files = new Files;  // never destroyed: tensors may outlive static destructors
   return *files;
 }
 
 // An unlinked file on a real disk, or -1. A file in tmpfs would be the very memory that is not to be used.
 int open_in(const char* folder) {
-  struct statfs kind{};
+  struct statfs kind {};
   if (!folder || !*folder || statfs(folder, &kind) != 0 || kind.f_type == TMPFS_MAGIC || kind.f_type == RAMFS_MAGIC) return -1;
   return open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 }

@@ -16,10 +16,10 @@ namespace reprise::overflow {
 void allow(std::size_t limit_bytes) noexcept;
 void forbid() noexcept;
 bool allowed() noexcept;
-void* allocate(std::size_t bytes) noexcept;          // nullptr: no such folder, or its device is full
-bool deallocate(void* pointer) noexcept;             // false: not ours
-std::size_t size_of(const void* pointer) noexcept;   // 0: not ours
-std::size_t first_asked_bytes() noexcept;  // the first request since allow(true) that came here; 0: none did
+void* allocate(std::size_t bytes) noexcept;         // nullptr: no such folder, or its device is full
+bool deallocate(void* pointer) noexcept;            // false: not ours
+std::size_t size_of(const void* pointer) noexcept;  // 0: not ours
+std::size_t first_asked_bytes() noexcept;           // the first request since allow(true) that came here; 0: none did
 std::size_t live_bytes() noexcept;
 std::size_t peak_bytes() noexcept;
 

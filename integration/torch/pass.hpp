@@ -37,7 +37,7 @@
 namespace reprise::engine {
 
 inline constexpr int32_t kNever = INT32_MAX;
-inline constexpr int32_t kMetadata = -2;   // Ref::value of an argument whose shape is read and not its content
+inline constexpr int32_t kMetadata = -2;  // Ref::value of an argument whose shape is read and not its content
 
 struct Ref {
   int32_t value = -1;
@@ -48,63 +48,63 @@ struct Slot {  // one argument of a recorded call
   enum class Kind : uint8_t { kPlain, kTensor, kTensorList, kOptionalList };
   Kind kind = Kind::kPlain;
   c10::IValue plain;
-  std::vector<Ref> refs;          // kOptionalList: value -1 where the list has a hole
+  std::vector<Ref> refs;  // kOptionalList: value -1 where the list has a hole
 };
 
 struct Op {
   Op(const c10::OperatorHandle& op, c10::DispatchKeySet left, const OperatorFacts& known)
       : handle(op), keys(left), facts(&known), opaque_reason(known.opaque_reason) {}
   c10::OperatorHandle handle;
-  c10::DispatchKeySet keys;       // what the dispatcher had left to do: a replay enters at the same place
+  c10::DispatchKeySet keys;  // what the dispatcher had left to do: a replay enters at the same place
   const OperatorFacts* facts = nullptr;
   std::vector<Slot> arguments;
-  std::vector<int32_t> made;      // per returned tensor: the new Value, or -1 (view, in-place result, undefined)
+  std::vector<int32_t> made;                   // per returned tensor: the new Value, or -1 (view, in-place result, undefined)
   std::vector<std::pair<int, int32_t>> wrote;  // (argument, Value after) for arguments written in place
-  at::Generator generator;        // state before the call, where it draws random numbers (R5)
+  at::Generator generator;                     // state before the call, where it draws random numbers (R5)
   std::shared_ptr<const Settings> settings;
   const char* opaque_reason = nullptr;
-  bool hidden_write = false;      // its hidden writes happened (R6)
+  bool hidden_write = false;  // its hidden writes happened (R6)
   double forward_seconds = 0;
   double replay_seconds = 0;
-  uint64_t match = 0;             // operator, Values read, shapes, bytes made: equal in every repetition of the same step
-  uint64_t signature = 0;         // the same without the Values: equal for equal work at another place
-  std::vector<int32_t> reads;                             // filled while tracing: the Values of the Refs
-  std::vector<TensorShape> input_shapes, output_shapes;   // filled while tracing
+  uint64_t match = 0;                                    // operator, Values read, shapes, bytes made: equal in every repetition of the same step
+  uint64_t signature = 0;                                // the same without the Values: equal for equal work at another place
+  std::vector<int32_t> reads;                            // filled while tracing: the Values of the Refs
+  std::vector<TensorShape> input_shapes, output_shapes;  // filled while tracing
   std::vector<int64_t> integers;
 };
 
 struct Value {
-  int32_t producer = kNoOp;       // Op that can make it again
+  int32_t producer = kNoOp;  // Op that can make it again
   int64_t bytes = 0;
-  int32_t handles = 0;            // saved tensors that still need it
-  int32_t reads_left = 0;         // planned Groups still to come that read it as a Source
-  int32_t triggered = 0;          // Groups it has triggered so far
-  int32_t next = -1;              // the Value that overwrote it in the same storage
-  int32_t readers = 0;            // recorded, replayable Ops that read it
-  int32_t group = 0;              // of the learning Pass
-  int32_t memo_task = -1;         // autograd task that replayed it
+  int32_t handles = 0;                                                                        // saved tensors that still need it
+  int32_t reads_left = 0;                                                                     // planned Groups still to come that read it as a Source
+  int32_t triggered = 0;                                                                      // Groups it has triggered so far
+  int32_t next = -1;                                                                          // the Value that overwrote it in the same storage
+  int32_t readers = 0;                                                                        // recorded, replayable Ops that read it
+  int32_t group = 0;                                                                          // of the learning Pass
+  int32_t memo_task = -1;                                                                     // autograd task that replayed it
   c10::weak_intrusive_ptr<c10::StorageImpl> storage{c10::intrusive_ptr<c10::StorageImpl>()};  // the program's; pins the address
-  c10::Storage held;              // kept, replayed or copied
-  bool held_is_private = false;   // held is ours alone: replayed or copied
-  bool outside = false;           // existed before the Pass
+  c10::Storage held;                                                                          // kept, replayed or copied
+  bool held_is_private = false;                                                               // held is ours alone: replayed or copied
+  bool outside = false;                                                                       // existed before the Pass
   bool saved = false;
-  bool uninitialised = false;     // shows what the memory happened to hold
-  bool slack = false;             // its storage has bytes that no tensor shows: contents are not comparable (mse_loss allocates too much)
-  bool in_use = false;            // read by the replay that runs
-  bool lost = false;              // overwritten where nobody could see it, and read before that: a replay that needs it raises
+  bool uninitialised = false;  // shows what the memory happened to hold
+  bool slack = false;          // its storage has bytes that no tensor shows: contents are not comparable (mse_loss allocates too much)
+  bool in_use = false;         // read by the replay that runs
+  bool lost = false;           // overwritten where nobody could see it, and read before that: a replay that needs it raises
   bool has_fingerprint = false;
   const char* keep_reason = nullptr;  // why no Plan may drop it
-  uint64_t place = 0;             // outside: where it was first read
-  uint64_t fingerprint = 0;       // of its content (R11)
-  Version version;                // outside: to be checked at replay
+  uint64_t place = 0;                 // outside: where it was first read
+  uint64_t fingerprint = 0;           // of its content (R11)
+  Version version;                    // outside: to be checked at replay
 };
 
 // A Plan ready to be followed: the same content, indexed.
 struct Following {
   Plan plan;
-  std::vector<uint64_t> match;                 // Op::match of the Trace it was made for
-  std::vector<uint8_t> keep;                   // per Value
-  std::vector<int32_t> reads;                  // per Value: Groups that name it as a source
+  std::vector<uint64_t> match;                               // Op::match of the Trace it was made for
+  std::vector<uint8_t> keep;                                 // per Value
+  std::vector<int32_t> reads;                                // per Value: Groups that name it as a source
   std::unordered_map<int32_t, std::vector<int32_t>> groups;  // trigger -> indices into plan.groups, in order
   static std::shared_ptr<const Following> of(Plan plan, std::vector<uint64_t> match);
 };
@@ -127,11 +127,11 @@ extern Caught caught;
 struct PassOptions {
   enum class Unplanned : uint8_t { kKeep, kGroups };  // what to do with saved Values that no Plan speaks of
   Unplanned unplanned = Unplanned::kKeep;
-  int64_t group_bytes = 64 << 20;  // kGroups: a Group closes when it has dropped so much
+  int64_t group_bytes = 64 << 20;      // kGroups: a Group closes when it has dropped so much
   int64_t copy_input_bytes = 4 << 20;  // fingerprint: so much of the inputs is copied (R11)
-  bool trace = false;              // write events for a Profile
-  bool fingerprint = false;        // R11
-  bool verify = false;             // replay everything once and compare (REPRISE_VERIFY)
+  bool trace = false;                  // write events for a Profile
+  bool fingerprint = false;            // R11
+  bool verify = false;                 // replay everything once and compare (REPRISE_VERIFY)
   std::shared_ptr<const Following> following;
 };
 
@@ -157,26 +157,29 @@ class Pass {
   void prepare_unrecorded_write(const at::Tensor& written);
 
   // ---- saved tensors (saved.cpp) ----
-  struct Saved { int32_t value = -1; at::Tensor kept; };  // kept is set where the Value is no replay's business
+  struct Saved {
+    int32_t value = -1;
+    at::Tensor kept;
+  };  // kept is set where the Value is no replay's business
   Saved save(const at::Tensor& tensor, bool keep);
-  c10::Storage fetch(int32_t value);              // replays if it has to
-  void release(int32_t value);                    // a handle died; value -1: a kept one
-  void end_of_task(int task, bool graph_kept);    // an autograd task is through
+  c10::Storage fetch(int32_t value);            // replays if it has to
+  void release(int32_t value);                  // a handle died; value -1: a kept one
+  void end_of_task(int task, bool graph_kept);  // an autograd task is through
   bool recording() const { return recording_.load(std::memory_order_relaxed); }
   bool idle() const { return live_handles_.load(std::memory_order_relaxed) == 0; }
   bool backward_seen() const { return backward_seen_.load(std::memory_order_relaxed); }
-  void stop_recording();                          // the next Pass has begun, or the last backward is through
-  void fetched_kept();                            // autograd asked for a saved tensor that was kept
-  bool first_of_task(int task);                   // true once per autograd task
-  bool abandoned() const { return idle() && saved_anything_.load(std::memory_order_relaxed); }   // its graph was freed without backward
+  void stop_recording();                                                                        // the next Pass has begun, or the last backward is through
+  void fetched_kept();                                                                          // autograd asked for a saved tensor that was kept
+  bool first_of_task(int task);                                                                 // true once per autograd task
+  bool abandoned() const { return idle() && saved_anything_.load(std::memory_order_relaxed); }  // its graph was freed without backward
   bool wants_choice() const { return !chosen_; }
-  void choose(const OperatorFacts& first, const torch::jit::Stack& stack);   // which Plan to follow, at the first Op
+  void choose(const OperatorFacts& first, const torch::jit::Stack& stack);  // which Plan to follow, at the first Op
   void set_options(PassOptions options);
   // What the cap has no room for goes to a temporary file until the Pass is finished. Without a limit the Pass is one that is only to be measured.
   void may_overflow(std::optional<size_t> limit_bytes);
   int64_t overflow_bytes() const { return overflow_start_bytes_ < 0 ? 0 : int64_t(overflow::peak_bytes()) - overflow_start_bytes_; }
   bool only_measured() const { return only_measured_ && overflow_bytes() > 0; }
-  size_t revoke(size_t bytes);                    // pressure: lets go of kept Values that can be replayed; returns bytes freed
+  size_t revoke(size_t bytes);  // pressure: lets go of kept Values that can be replayed; returns bytes freed
 
   // ---- after it (trace_writer.cpp) ----
   Trace trace(const std::unordered_map<c10::StorageImpl*, int32_t>& parameter_regions, std::vector<std::string> regions) const;
@@ -185,33 +188,38 @@ class Pass {
   bool plan_held() const { return options_.following && broken_at_ == kNever && ops_.size() == options_.following->match.size(); }
   bool caught_something() const { return caught_; }
   std::string check_invariants() const;
-  void note(Mark mark, int64_t a, int64_t b = 0) { if (options_.trace) events_.push_back({mark, a, b}); }
+  void note(Mark mark, int64_t a, int64_t b = 0) {
+    if (options_.trace) events_.push_back({mark, a, b});
+  }
   int64_t start_live_bytes = 0;
-  int64_t level_bytes = 0, peak_bytes = 0;        // live bytes of the recording thread above the start, and their peak
+  int64_t level_bytes = 0, peak_bytes = 0;  // live bytes of the recording thread above the start, and their peak
   double started_seconds = 0;
-  uint64_t key = 0;                               // of the first Op: which Known it belongs to
+  uint64_t key = 0;  // of the first Op: which Known it belongs to
   bool finished = false;
 
  private:
-  friend class Replay;   // replay.cpp
-  friend class Call;     // recorder.cpp
+  friend class Replay;  // replay.cpp
+  friend class Call;    // recorder.cpp
 
-  int32_t value_of(const at::Tensor& tensor) const;      // -1: never seen
+  int32_t value_of(const at::Tensor& tensor) const;  // -1: never seen
   int32_t value_or_outside(const at::Tensor& tensor, uint64_t place);
   int32_t new_value(const at::Tensor& tensor, int32_t producer);
-  int32_t latest(int32_t value) const { while (values_[size_t(value)].next >= 0) value = values_[size_t(value)].next; return value; }
+  int32_t latest(int32_t value) const {
+    while (values_[size_t(value)].next >= 0) value = values_[size_t(value)].next;
+    return value;
+  }
   c10::Storage private_copy(int32_t value, const c10::Storage& storage);
-  void hold(int32_t value, Garbage& garbage);            // the program's storage
+  void hold(int32_t value, Garbage& garbage);  // the program's storage
   void let_go(Value& value, Garbage& garbage);
   void let_go_if_unneeded(int32_t value, Garbage& garbage);
   std::optional<c10::Storage> available(int32_t value) const;
-  void settle(int32_t value, const char* reason);        // from now on kept, never made again
+  void settle(int32_t value, const char* reason);  // from now on kept, never made again
   void before_write(int32_t value, Garbage& garbage);
   int32_t after_write(const at::Tensor& tensor, int32_t before, int32_t producer, Garbage& garbage);
-  bool needed_by_dropped(int32_t value) const;           // does a dropped Value depend on it?
+  bool needed_by_dropped(int32_t value) const;  // does a dropped Value depend on it?
   // R11: compares the content with the one last seen; returns the Value that the storage shows now (a new one after an unseen write).
   int32_t check_fingerprint(const at::Tensor& tensor, int32_t value, Garbage& garbage);
-  void check_outside_copies();                           // the same for inputs that were copied, at the end of the Pass
+  void check_outside_copies();  // the same for inputs that were copied, at the end of the Pass
   void follow(size_t op);
   void poll_gone();
   void begin_backward();
@@ -224,19 +232,19 @@ class Pass {
   std::vector<Value> values_;
   std::unordered_map<c10::StorageImpl*, int32_t> current_;
   std::vector<TraceEvent> events_;
-  std::vector<int32_t> watched_;                  // held Values whose kGone is still to come
+  std::vector<int32_t> watched_;  // held Values whose kGone is still to come
   std::shared_ptr<const Settings> settings_;
   int64_t group_dropped_bytes_ = 0;
   int group_dropped_values_ = 0;
   int64_t copied_input_bytes_ = 0;
   int32_t group_ = 0;
-  int32_t broken_at_ = kNever;                    // the first Op that is not the Trace's: what the Plan says of earlier ones still holds
+  int32_t broken_at_ = kNever;  // the first Op that is not the Trace's: what the Plan says of earlier ones still holds
   std::atomic<bool> recording_{true}, backward_seen_{false};
   std::atomic<int64_t> live_handles_{0};
   std::atomic<bool> saved_anything_{false};
   std::atomic<int> task_{-1};
   bool chosen_ = false;
-  bool caught_ = false;     // R11 found an unseen write
+  bool caught_ = false;                // R11 found an unseen write
   int64_t overflow_start_bytes_ = -1;  // in the temporary file when it was allowed; -1: it was not
   bool only_measured_ = false;
   Replay* running_ = nullptr;
@@ -245,6 +253,6 @@ class Pass {
 
 uint64_t fingerprint_of(const c10::Storage& storage);
 double now_seconds();
-int current_task();   // of autograd, in this thread; -1 outside backward
+int current_task();  // of autograd, in this thread; -1 outside backward
 
 }  // namespace reprise::engine

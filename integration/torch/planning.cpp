@@ -17,7 +17,7 @@ constexpr int kAttempts = 3;
 bool keeps_everything(const Config& config) { return config.policy == "none" || (config.budget_bytes <= 0 && config.policy == "auto"); }
 
 bool needs_new_plan(const Known& known, const Config& config, int64_t start_live_bytes) {
-  if (known.planned_limit == INT64_MAX) return false;   // applied by the user
+  if (known.planned_limit == INT64_MAX) return false;  // applied by the user
   if (known.planned_limit < 0) return true;
   const int64_t limit_bytes = config.budget_bytes > 0 ? std::max<int64_t>(1, config.budget_bytes - start_live_bytes - known.unplanned_bytes) : 0;
   if (limit_bytes == known.planned_limit) return false;
@@ -27,7 +27,7 @@ bool needs_new_plan(const Known& known, const Config& config, int64_t start_live
 }
 
 StartLayout start_layout() {
-  constexpr int64_t kSmall = 1024, kRounding = 64;   // smaller ones are served from slabs, which count as they are
+  constexpr int64_t kSmall = 1024, kRounding = 64;  // smaller ones are served from slabs, which count as they are
   StartLayout layout;
   cpu_core().visit_live([&](void* pointer, std::size_t bytes, Tag) {
     const auto rounded = (static_cast<int64_t>(bytes) + kRounding - 1) / kRounding * kRounding;
@@ -71,7 +71,8 @@ PlanResult StepPlanner::automatic(int64_t limit_bytes, const StartLayout& start)
   }
   if (least <= limit_bytes) return result;
   result.smallest_limit_bytes = least;
-  result.infeasible = why.empty() ? "plan: what is live leaves holes; the best Plan for " + std::to_string(limit_bytes) + " bytes needs " + std::to_string(least) : why;
+  result.infeasible =
+      why.empty() ? "plan: what is live leaves holes; the best Plan for " + std::to_string(limit_bytes) + " bytes needs " + std::to_string(least) : why;
   return result;
 }
 

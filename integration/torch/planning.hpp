@@ -37,11 +37,11 @@ class StepPlanner {
   Planner planner_;
 };
 
-bool keeps_everything(const Config& config);                       // policy "none", or no budget with "auto"
+bool keeps_everything(const Config& config);  // policy "none", or no budget with "auto"
 // Hysteresis: a Plan is not changed for less than 1 % of its limit.
 bool needs_new_plan(const Known& known, const Config& config, int64_t start_live_bytes);
 // The smallest budget for this step and for the next, which begins with its gradients there. beside_bytes: live and rounding at the Pass's start.
 int64_t smallest_budget_for(const Known& known, int64_t beside_bytes, const StartLayout& start);
-StartLayout start_layout();                                        // of torch's CPU allocator, now
+StartLayout start_layout();  // of torch's CPU allocator, now
 
 }  // namespace reprise::engine

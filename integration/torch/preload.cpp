@@ -66,10 +66,8 @@ bool wanted() noexcept {
 }
 
 __attribute__((constructor)) void start() noexcept {
-  if (wanted())
-    install_if_torch_is_there();
-  else
-    settled.store(true);
+  if (wanted()) install_if_torch_is_there();
+  else settled.store(true);
 }
 
 }  // namespace

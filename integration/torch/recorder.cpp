@@ -17,8 +17,10 @@ void mix_shape(uint64_t& hash, const Geometry& g) {
 void collect_integers(const c10::IValue& a, std::vector<int64_t>& out) {
   if (a.isInt()) out.push_back(a.toInt());
   else if (a.isBool()) out.push_back(a.toBool() ? 1 : 0);
-  else if (a.isIntList()) for (int64_t i : a.toIntVector()) out.push_back(i);
-  else if (a.isBoolList()) for (bool b : a.toBoolList().vec()) out.push_back(b ? 1 : 0);
+  else if (a.isIntList())
+    for (int64_t i : a.toIntVector()) out.push_back(i);
+  else if (a.isBoolList())
+    for (bool b : a.toBoolList().vec()) out.push_back(b ? 1 : 0);
 }
 
 TensorShape shape_of(const at::Tensor& t) {
@@ -49,7 +51,7 @@ class Call {
     if (!op_.opaque_reason) hold_sources();
     for (const auto& w : written_) pass_.before_write(w.before, garbage_);
     op_.settings = pass_.settings_now();
-    pass_.poll_gone();   // what the program let go of since the last Op is gone while this one runs
+    pass_.poll_gone();  // what the program let go of since the last Op is gone while this one runs
     pass_.note(Mark::kOpBegin, int64_t(pass_.ops_.size()));
   }
 
@@ -66,10 +68,16 @@ class Call {
     pass_.note(Mark::kOpEnd, index);
     book_writes(index);
     book_results(index);
-    if (!makes_value_) { pass_.poll_gone(); return; }
+    if (!makes_value_) {
+      pass_.poll_gone();
+      return;
+    }
     finish_hashes();
     if (caught.size() && caught.has(op_.match)) make_opaque("an unseen write to its result was caught");
-    if (op_.opaque_reason) { op_.arguments.clear(); counters.opaque++; }
+    if (op_.opaque_reason) {
+      op_.arguments.clear();
+      counters.opaque++;
+    }
     counters.recorded++;
     pass_.ops_.push_back(std::move(op_));
     pass_.follow(size_t(index));
@@ -78,7 +86,12 @@ class Call {
   }
 
  private:
-  struct Written { size_t argument; at::Tensor tensor; int32_t before; bool hidden; };
+  struct Written {
+    size_t argument;
+    at::Tensor tensor;
+    int32_t before;
+    bool hidden;
+  };
 
   void find_hidden_write(size_t base) {
     if (!facts_.hides_writes) return;
@@ -89,7 +102,10 @@ class Call {
   void read_argument(size_t i, const c10::IValue& a) {
     Slot slot;
     if (a.isTensor()) {
-      if (a.toTensor().defined()) { slot.kind = Slot::Kind::kTensor; add_ref(slot, i, a.toTensor()); }
+      if (a.toTensor().defined()) {
+        slot.kind = Slot::Kind::kTensor;
+        add_ref(slot, i, a.toTensor());
+      }
     } else if (a.isTensorList()) {
       slot.kind = Slot::Kind::kTensorList;
       for (const at::Tensor& t : a.toTensorVector()) add_ref(slot, i, t);
@@ -107,10 +123,21 @@ class Call {
 
   void add_ref(Slot& slot, size_t i, const at::Tensor& t) {
     Ref ref;
-    if (!t.defined()) { slot.refs.push_back(ref); return; }
-    if (const char* why = reason_not_plain(t)) { op_.opaque_reason = why; slot.refs.push_back(ref); return; }
+    if (!t.defined()) {
+      slot.refs.push_back(ref);
+      return;
+    }
+    if (const char* why = reason_not_plain(t)) {
+      op_.opaque_reason = why;
+      slot.refs.push_back(ref);
+      return;
+    }
     ref.geometry = Geometry::of(t);
-    if (facts_.metadata_only) { ref.value = kMetadata; slot.refs.push_back(ref); return; }
+    if (facts_.metadata_only) {
+      ref.value = kMetadata;
+      slot.refs.push_back(ref);
+      return;
+    }
     uint64_t place = facts_.hash;
     mix(place, pass_.ops_.size());
     mix(place, i);
@@ -162,7 +189,10 @@ class Call {
     op_.opaque_reason = reason;
     const auto index = static_cast<int32_t>(pass_.ops_.size());
     for (Value& v : pass_.values_)
-      if (v.producer == index) { v.producer = kNoOp; v.keep_reason = reason; }
+      if (v.producer == index) {
+        v.producer = kNoOp;
+        v.keep_reason = reason;
+      }
   }
 
   void book_writes(int32_t index) {
@@ -185,7 +215,8 @@ class Call {
     for (size_t i = 0; i < results; i++) {
       const c10::IValue& r = (*stack_)[first + i];
       if (r.isTensor()) op_.made.push_back(book_result(r.toTensor(), index));
-      else if (r.isTensorList()) for (const at::Tensor& t : r.toTensorVector()) op_.made.push_back(book_result(t, index));
+      else if (r.isTensorList())
+        for (const at::Tensor& t : r.toTensorVector()) op_.made.push_back(book_result(t, index));
       else op_.made.push_back(-1);
     }
   }
@@ -217,7 +248,8 @@ class Call {
       }
     }
     for (int64_t i : op_.integers) mix(op_.signature, static_cast<uint64_t>(i));
-    for (int32_t v : op_.made) if (v >= 0) mix(op_.match, static_cast<uint64_t>(pass_.values_[size_t(v)].bytes));
+    for (int32_t v : op_.made)
+      if (v >= 0) mix(op_.match, static_cast<uint64_t>(pass_.values_[size_t(v)].bytes));
     if (!pass_.options_.trace) op_.integers.clear();
   }
 
@@ -227,7 +259,10 @@ class Call {
     auto take = [&](int32_t v) {
       if (v < 0) return;
       Value& value = pass_.values_[size_t(v)];
-      if (auto s = pass_.available(v); s && !value.uninitialised && !value.slack) { value.fingerprint = fingerprint_of(*s); value.has_fingerprint = true; }
+      if (auto s = pass_.available(v); s && !value.uninitialised && !value.slack) {
+        value.fingerprint = fingerprint_of(*s);
+        value.has_fingerprint = true;
+      }
     };
     for (int32_t v : op.made) take(v);
     for (const auto& w : op.wrote) take(w.second);
@@ -241,7 +276,7 @@ class Call {
   at::Generator generator_;
   bool draws_random_ = false;
   bool makes_value_ = false;
-  Garbage garbage_;   // destroyed last, with no mutex held
+  Garbage garbage_;  // destroyed last, with no mutex held
 };
 
 void Pass::run_and_record(const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
@@ -256,7 +291,7 @@ void Pass::choose(const OperatorFacts& first, const torch::jit::Stack& stack) {
   for (size_t i = stack.size() - first.writes.size(); i < stack.size(); i++)
     if (stack[i].isTensor() && stack[i].toTensor().defined() && !reason_not_plain(stack[i].toTensor())) mix_shape(hash, Geometry::of(stack[i].toTensor()));
   chosen_ = true;
-  Controller::get().choose(*this, hash);   // sets the key
+  Controller::get().choose(*this, hash);  // sets the key
 }
 
 void Pass::set_options(PassOptions options) {

@@ -3,8 +3,8 @@
 // R2  only recorded operators run: no hook, no Python.   R3  each at most once, and only if something needed depends on it.
 // R5  private generators, recorded settings.             R6  what an Op wrote outside is not written again.
 // R7  every live Source is checked for version, size and identity before it is read.
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
@@ -44,14 +44,17 @@ class Replay {
       if (v < 0 || seen[size_t(v)]) return;
       seen[size_t(v)] = 1;
       if (pass_.available(v)) return;
-      if (pass_.values_[size_t(v)].producer == kNoOp) return;   // read_source says what happened to it
+      if (pass_.values_[size_t(v)].producer == kNoOp) return;  // read_source says what happened to it
       todo.push_back(v);
     };
     const int32_t group = pass_.values_[size_t(trigger)].group;
     want(trigger);
     retain_.insert(trigger);
     for (size_t v = 0; v < pass_.values_.size(); v++)
-      if (pass_.values_[v].handles > 0 && pass_.values_[v].group == group && pass_.values_[v].producer != kNoOp) { want(int32_t(v)); retain_.insert(int32_t(v)); }
+      if (pass_.values_[v].handles > 0 && pass_.values_[v].group == group && pass_.values_[v].producer != kNoOp) {
+        want(int32_t(v));
+        retain_.insert(int32_t(v));
+      }
     while (!todo.empty()) {
       const int32_t o = pass_.values_[size_t(todo.back())].producer;
       todo.pop_back();
@@ -60,7 +63,8 @@ class Replay {
       for (const Slot& slot : pass_.ops_[size_t(o)].arguments)
         for (const Ref& r : slot.refs) want(r.value);
     }
-    for (size_t o = 0; o < needed.size(); o++) if (needed[o]) order_.push_back(int32_t(o));
+    for (size_t o = 0; o < needed.size(); o++)
+      if (needed[o]) order_.push_back(int32_t(o));
     count_uses();
   }
 
@@ -69,7 +73,10 @@ class Replay {
     size_t freed = 0;
     for (auto it = fresh_.begin(); it != fresh_.end() && freed < bytes;) {
       const bool spare = it->first != trigger_ && uses_[it->first] == 0 && retain_.count(it->first) && it->second.use_count() == 1;
-      if (!spare) { ++it; continue; }
+      if (!spare) {
+        ++it;
+        continue;
+      }
       freed += it->second.nbytes();
       counters.revoked++;
       counters.revoked_bytes += int64_t(it->second.nbytes());
@@ -81,7 +88,8 @@ class Replay {
 
   void plan_everything() {
     from_scratch_ = true;
-    for (size_t o = 0; o < pass_.ops_.size(); o++) if (!pass_.ops_[o].opaque_reason) order_.push_back(int32_t(o));
+    for (size_t o = 0; o < pass_.ops_.size(); o++)
+      if (!pass_.ops_[o].opaque_reason) order_.push_back(int32_t(o));
     count_uses();
   }
 
@@ -111,14 +119,18 @@ class Replay {
           if (r.value >= 0) {
             uses_[r.value]++;
             Value& v = pass_.values_[size_t(r.value)];
-            if (!v.in_use) { v.in_use = true; in_use_.push_back(r.value); }
+            if (!v.in_use) {
+              v.in_use = true;
+              in_use_.push_back(r.value);
+            }
           }
   }
 
   c10::Storage read_source(const Ref& r, const Op& op) {
     const Value& v = pass_.values_[size_t(r.value)];
     auto s = pass_.available(r.value);
-    TORCH_CHECK(!v.lost && s, "reprise: ", op.facts->name, " cannot be run again: the ", r.geometry.text(), " it read was overwritten where no operator could see it ",
+    TORCH_CHECK(!v.lost && s, "reprise: ", op.facts->name, " cannot be run again: the ", r.geometry.text(),
+                " it read was overwritten where no operator could see it ",
                 "(through numpy, .data or a raw pointer) after it was used. Wrap that part of the model in reprise.keep().");
     if (v.outside && !v.held_is_private) {
       v.version.check(r.geometry, [&] { return ", needed to recompute " + op.facts->name + ","; });
@@ -153,7 +165,8 @@ class Replay {
     for (size_t i = 0; i < op.arguments.size(); i++) {
       const Slot& slot = op.arguments[i];
       int32_t after = -1;
-      for (const auto& w : op.wrote) if (w.first == int(i)) after = w.second;
+      for (const auto& w : op.wrote)
+        if (w.first == int(i)) after = w.second;
       const bool hidden = op.facts->writes[i] == 2 && op.hidden_write;
       auto one = [&](const Ref& r) {
         at::Tensor t = argument(r, op, after >= 0, hidden);
@@ -204,7 +217,8 @@ class Replay {
     };
     for (const c10::IValue& out : stack) {
       if (out.isTensor()) one(out.toTensor());
-      else if (out.isTensorList()) for (const at::Tensor& t : out.toTensorVector()) one(t);
+      else if (out.isTensorList())
+        for (const at::Tensor& t : out.toTensorVector()) one(t);
       else k++;
     }
   }
@@ -234,7 +248,7 @@ class Replay {
   std::vector<int32_t> order_, in_use_;
   std::unordered_set<int32_t> retain_;
   std::unordered_map<int32_t, int> uses_;
-  std::unordered_map<int32_t, c10::Storage> fresh_;   // made here
+  std::unordered_map<int32_t, c10::Storage> fresh_;  // made here
   std::vector<std::pair<int32_t, c10::Storage>> written_;
 };
 

@@ -24,7 +24,10 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   };
   if (reason_not_plain(tensor) || !recording()) return keep_whole();
   int32_t v = value_of(tensor);
-  if (v < 0) { counters.unrecorded_saved++; return keep_whole(); }
+  if (v < 0) {
+    counters.unrecorded_saved++;
+    return keep_whole();
+  }
   v = check_fingerprint(tensor, v, garbage);
   if (values_[size_t(v)].uninitialised) settle(v, "uninitialised memory that is read");
   values_[size_t(v)].saved = true;
@@ -47,7 +50,11 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
     group_dropped_values_++;
     // A Group of few large Values would hold nearly all of them as Sources of the next: it may grow to four times the size.
     const bool full = group_dropped_bytes_ >= options_.group_bytes && group_dropped_values_ >= kGroupValues;
-    if (full || group_dropped_bytes_ >= 4 * options_.group_bytes) { group_++; group_dropped_bytes_ = 0; group_dropped_values_ = 0; }
+    if (full || group_dropped_bytes_ >= 4 * options_.group_bytes) {
+      group_++;
+      group_dropped_bytes_ = 0;
+      group_dropped_values_ = 0;
+    }
   }
   return saved;
 }
@@ -68,13 +75,16 @@ void Pass::fetched_kept() {
 bool Pass::first_of_task(int task) { return task_.exchange(task) != task; }
 
 c10::Storage Pass::fetch(int32_t id) {
-  Garbage garbage;   // released after the mutex
+  Garbage garbage;  // released after the mutex
   std::unique_lock<std::mutex> lock(mutex_);
   begin_backward();
   id = latest(id);
   poll_gone();
   note(Mark::kUnpack, id);
-  if (auto s = available(id)) { counters.found_alive++; return *s; }
+  if (auto s = available(id)) {
+    counters.found_alive++;
+    return *s;
+  }
   const Group* group = nullptr;
   if (const Following* plan = options_.following.get()) {
     auto it = plan->groups.find(id);
@@ -85,9 +95,12 @@ c10::Storage Pass::fetch(int32_t id) {
   note(Mark::kReplayBegin, id);
   replay(*this, id, group);
   if (group)
-    for (int32_t s : group->sources) { values_[size_t(s)].reads_left--; let_go_if_unneeded(s, garbage); }
+    for (int32_t s : group->sources) {
+      values_[size_t(s)].reads_left--;
+      let_go_if_unneeded(s, garbage);
+    }
   lock.unlock();
-  garbage.clear();   // a Source's last owner may be a Python object: not under the mutex, but still a part of the replay
+  garbage.clear();  // a Source's last owner may be a Python object: not under the mutex, but still a part of the replay
   lock.lock();
   note(Mark::kReplayEnd, id);
   auto s = available(id);
@@ -133,7 +146,10 @@ void Pass::stop_recording() {
 
 void Pass::close(Garbage& garbage) {
   recording_ = false;
-  for (Value& v : values_) { v.reads_left = 0; let_go(v, garbage); }
+  for (Value& v : values_) {
+    v.reads_left = 0;
+    let_go(v, garbage);
+  }
   note(Mark::kPassEnd, 0);
   if (overflow_start_bytes_ >= 0 && !finished) {
     counters.overflow_bytes += overflow_bytes();
@@ -167,7 +183,7 @@ size_t Pass::revoke(size_t bytes) {
     if (freed >= bytes) break;
     Value& v = values_[size_t(i)];
     v.held_is_private = false;
-    v.held = c10::Storage();   // nobody else holds it, and no Python object: it is freed here
+    v.held = c10::Storage();  // nobody else holds it, and no Python object: it is freed here
     freed += size_t(v.bytes);
     counters.revoked++;
     counters.revoked_bytes += v.bytes;

@@ -1,4 +1,5 @@
 // The public surface: arguments are checked here, everything behind it can trust them.
+#include <torch/version.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,7 +10,6 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string_view>
-#include <torch/version.h>
 
 #include "allocator/caching_allocator.hpp"
 #include "integration/cpp/reprise.hpp"
@@ -40,13 +40,14 @@ std::string mebibytes(int64_t bytes) {
   return text;
 }
 
-std::string before_text;   // what was allocated when we were installed; written once, before any thread reads it
+std::string before_text;  // what was allocated when we were installed; written once, before any thread reads it
 
 std::string resident_text() {
   std::ifstream statm("/proc/self/statm");
   int64_t pages = 0, resident = 0;
   statm >> pages >> resident;
-  return "installed into a process that held " + mebibytes(resident * sysconf(_SC_PAGESIZE)) + "; tensors made before stay on torch's own allocator and outside the budget";
+  return "installed into a process that held " + mebibytes(resident * sysconf(_SC_PAGESIZE)) +
+         "; tensors made before stay on torch's own allocator and outside the budget";
 }
 
 int64_t control_group_limit() {
@@ -76,7 +77,7 @@ bool install() {
   const bool fresh = !cpu_allocator_installed();
   install_cpu_allocator();
   if (fresh) before_text = resident_text();
-  cpu_core().set_observer(new EventOutlet);   // lives as long as the process, as the core does
+  cpu_core().set_observer(new EventOutlet);  // lives as long as the process, as the core does
   cpu_core().set_pressure([](std::size_t bytes) { return Controller::get().revoke(bytes); });
   set_out_of_memory_text(&engine::out_of_memory_text);
   set_overflow_outlet(&engine::trace_allocation);
@@ -103,7 +104,8 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   std::vector<engine::Parameter> named;
   for (const auto& [name, storage] : parameters) named.push_back({name, storage});
   if (!cpu_core().set_cap(bytes > 0 ? std::size_t(bytes) : kNoCap))
-    throw std::invalid_argument("argument budget: " + mebibytes(bytes) + " cannot be made the cap: " + mebibytes(int64_t(cpu_core().statistics().reserved_bytes)) + " are reserved by live tensors");
+    throw std::invalid_argument("argument budget: " + mebibytes(bytes) +
+                                " cannot be made the cap: " + mebibytes(int64_t(cpu_core().statistics().reserved_bytes)) + " are reserved by live tensors");
   Controller::get().enable(std::move(config), named);
   engine::arm_this_thread();
 }
@@ -133,11 +135,24 @@ void reset_peaks() { cpu_core().reset_peaks(); }
 
 std::string counters_json() {
   const auto& c = engine::counters;
-  nlohmann::json j = {{"recorded", c.recorded.load()}, {"replayed", c.replayed.load()}, {"replays", c.replays.load()}, {"unplanned", c.unplanned.load()},
-                      {"dropped", c.dropped.load()}, {"kept", c.kept.load()}, {"found_alive", c.found_alive.load()}, {"opaque", c.opaque.load()},
-                      {"source_copies", c.source_copies.load()}, {"source_copy_bytes", c.source_copy_bytes.load()}, {"revoked", c.revoked.load()},
-                      {"revoked_bytes", c.revoked_bytes.load()}, {"passes", c.passes.load()}, {"broken_plans", c.broken_plans.load()}, {"verified", c.verified.load()},
-                      {"overflow_bytes", c.overflow_bytes.load()}, {"unseen_writes", c.unseen_writes.load()}, {"unrecorded_saved", c.unrecorded_saved.load()}};
+  nlohmann::json j = {{"recorded", c.recorded.load()},
+                      {"replayed", c.replayed.load()},
+                      {"replays", c.replays.load()},
+                      {"unplanned", c.unplanned.load()},
+                      {"dropped", c.dropped.load()},
+                      {"kept", c.kept.load()},
+                      {"found_alive", c.found_alive.load()},
+                      {"opaque", c.opaque.load()},
+                      {"source_copies", c.source_copies.load()},
+                      {"source_copy_bytes", c.source_copy_bytes.load()},
+                      {"revoked", c.revoked.load()},
+                      {"revoked_bytes", c.revoked_bytes.load()},
+                      {"passes", c.passes.load()},
+                      {"broken_plans", c.broken_plans.load()},
+                      {"verified", c.verified.load()},
+                      {"overflow_bytes", c.overflow_bytes.load()},
+                      {"unseen_writes", c.unseen_writes.load()},
+                      {"unrecorded_saved", c.unrecorded_saved.load()}};
   return j.dump();
 }
 
@@ -184,10 +199,12 @@ std::vector<std::string> replayed_modules(const std::string& plan_json) {
   const Plan plan = Plan::from_json(plan_json);
   auto known = Controller::get().last_known();
   if (!known || !known->profile || known->profile->data().trace_signature != plan.trace_signature)
-    throw std::invalid_argument("argument plan: it was made for another model or another step: its signature is " + std::to_string(plan.trace_signature) + ", which is not that of the step seen last");
+    throw std::invalid_argument("argument plan: it was made for another model or another step: its signature is " + std::to_string(plan.trace_signature) +
+                                ", which is not that of the step seen last");
   const Profile& profile = *known->profile;
   std::vector<bool> again(profile.ops().size(), false);
-  for (const Group& g : plan.groups) for (int32_t o : g.ops) again[size_t(o)] = true;
+  for (const Group& g : plan.groups)
+    for (int32_t o : g.ops) again[size_t(o)] = true;
   std::vector<std::string> names;
   for (const Block& b : find_blocks(profile)) {
     if (std::find(again.begin() + b.first_op, again.begin() + b.last_op + 1, true) == again.begin() + b.last_op + 1) continue;

@@ -1,10 +1,9 @@
 #include "integration/torch/tensor_view.hpp"
 
-#include <torch/csrc/autograd/anomaly_mode.h>
-
 #include <ATen/core/Tensor.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/TensorImpl.h>
+#include <torch/csrc/autograd/anomaly_mode.h>
 
 #include <cstring>
 #include <sstream>
@@ -16,11 +15,13 @@ const char* reason_not_plain(const at::Tensor& tensor) {
   if (impl->is_python_dispatch()) return "tensor subclass";
   if (impl->layout() != c10::kStrided) return "tensor that is not strided";
   const c10::DispatchKeySet keys = impl->key_set();
-  static constexpr std::pair<c10::DispatchKey, const char*> kForeign[] = {
-      {c10::DispatchKey::ZeroTensor, "zero tensor"},           {c10::DispatchKey::Quantized, "quantised tensor"},
-      {c10::DispatchKey::NestedTensor, "nested tensor"},       {c10::DispatchKey::FuncTorchBatched, "functorch tensor"},
-      {c10::DispatchKey::FuncTorchGradWrapper, "functorch tensor"}, {c10::DispatchKey::Functionalize, "functionalised tensor"},
-      {c10::DispatchKey::Python, "tensor subclass"}};
+  static constexpr std::pair<c10::DispatchKey, const char*> kForeign[] = {{c10::DispatchKey::ZeroTensor, "zero tensor"},
+                                                                          {c10::DispatchKey::Quantized, "quantised tensor"},
+                                                                          {c10::DispatchKey::NestedTensor, "nested tensor"},
+                                                                          {c10::DispatchKey::FuncTorchBatched, "functorch tensor"},
+                                                                          {c10::DispatchKey::FuncTorchGradWrapper, "functorch tensor"},
+                                                                          {c10::DispatchKey::Functionalize, "functionalised tensor"},
+                                                                          {c10::DispatchKey::Python, "tensor subclass"}};
   for (const auto& [key, reason] : kForeign)
     if (keys.has(key)) return reason;
   if (!impl->has_storage()) return "tensor without a storage";
@@ -71,15 +72,16 @@ Version Version::of(const at::Tensor& tensor) {
 
 void Version::refuse(const Geometry& geometry, const std::string& purpose) const {
   // Wording of torch's SavedVariable, so that searching for the message finds torch's own explanation.
-  const char* hint = torch::autograd::AnomalyMode::is_enabled()
-                         ? " Hint: the backtrace further above shows the operation that failed to compute its gradient. The variable in question was changed in there "
-                           "or anywhere later. Good luck!"
-                         : " Hint: enable anomaly detection to find the operation that failed to compute its gradient, "
-                           "with torch.autograd.set_detect_anomaly(True, check_nan=False).";
+  const char* hint =
+      torch::autograd::AnomalyMode::is_enabled()
+          ? " Hint: the backtrace further above shows the operation that failed to compute its gradient. The variable in question was changed in there "
+            "or anywhere later. Good luck!"
+          : " Hint: enable anomaly detection to find the operation that failed to compute its gradient, "
+            "with torch.autograd.set_detect_anomaly(True, check_nan=False).";
   const std::string type = c10::toString(c10::typeMetaToScalarType(geometry.dtype));
   TORCH_CHECK(false, "one of the variables needed for gradient computation has been modified by an inplace operation: [torch.", type, "Tensor ",
-              c10::IntArrayRef(geometry.sizes.data(), geometry.sizes.size()), "]", purpose, " is at version ", counter.current_version(),
-              "; expected version ", seen, " instead.", hint);
+              c10::IntArrayRef(geometry.sizes.data(), geometry.sizes.size()), "]", purpose, " is at version ", counter.current_version(), "; expected version ",
+              seen, " instead.", hint);
   throw std::logic_error("not reached");
 }
 

@@ -29,7 +29,7 @@ struct Geometry {
   bool wrapped_number = false;  // a Python scalar: takes no part in type promotion
 
   static Geometry of(const at::Tensor& tensor);
-  at::Tensor over(c10::Storage storage) const;  // below autograd, no dispatcher call
+  at::Tensor over(c10::Storage storage) const;     // below autograd, no dispatcher call
   bool covers(const c10::Storage& storage) const;  // shows every byte of it
   std::string text() const;                        // "float [2, 3]"
 };
@@ -41,7 +41,9 @@ struct Version {
   bool current() const { return counter.current_version() == seen; }
   // Throws torch's own words; `purpose()` follows the shape ("", ", which is output 0 of ExpBackward0," or ", needed to recompute aten::mul,").
   template <class Purpose>
-  void check(const Geometry& geometry, Purpose purpose) const { if (!current()) refuse(geometry, purpose()); }
+  void check(const Geometry& geometry, Purpose purpose) const {
+    if (!current()) refuse(geometry, purpose());
+  }
 
  private:
   [[noreturn]] void refuse(const Geometry& geometry, const std::string& purpose) const;

@@ -22,7 +22,8 @@ class RegionFinder {
         all &= l >= 0;
         if (l >= 0) own[o] = l;
       }
-      if (all) for (int32_t v : ops[o].outputs) value_labels[size_t(v)] = own[o];
+      if (all)
+        for (int32_t v : ops[o].outputs) value_labels[size_t(v)] = own[o];
     }
     std::vector<int32_t> after(ops.size(), -1);
     for (size_t o = ops.size(); o-- > 0;) after[o] = own[o] >= 0 ? own[o] : o + 1 < ops.size() ? after[o + 1] : -1;
@@ -45,7 +46,8 @@ class RegionFinder {
       if (i < std::min(x.size(), y.size()) && x[i] != y[i]) break;
     }
     const std::string prefix = x.substr(0, end);
-    for (size_t i = 0; i < names_.size(); i++) if (names_[i] == prefix) return static_cast<int32_t>(i);
+    for (size_t i = 0; i < names_.size(); i++)
+      if (names_[i] == prefix) return static_cast<int32_t>(i);
     names_.push_back(prefix);
     return static_cast<int32_t>(names_.size() - 1);
   }
@@ -83,10 +85,12 @@ Trace Pass::trace(const std::unordered_map<c10::StorageImpl*, int32_t>& paramete
     out.input_shapes = op.input_shapes;
     out.output_shapes = op.output_shapes;
     out.integers = op.integers;
-    for (int32_t v : op.made) if (v >= 0) out.outputs.push_back(v);
+    for (int32_t v : op.made)
+      if (v >= 0) out.outputs.push_back(v);
     for (const auto& [argument, after] : op.wrote) {
       int32_t before = -1;
-      for (int32_t r : op.reads) if (values_[size_t(r)].next == after) before = r;
+      for (int32_t r : op.reads)
+        if (values_[size_t(r)].next == after) before = r;
       if (before >= 0) out.overwrites.emplace_back(before, after);
     }
     out.forward_seconds = op.forward_seconds;
@@ -94,7 +98,8 @@ Trace Pass::trace(const std::unordered_map<c10::StorageImpl*, int32_t>& paramete
     out.signature = op.signature;
     out.random = op.generator.defined();
     out.opaque = op.opaque_reason != nullptr;
-    if (out.opaque) for (int32_t v : out.outputs) t.values[size_t(v)].reason = op.facts->name + ": " + t.values[size_t(v)].reason;
+    if (out.opaque)
+      for (int32_t v : out.outputs) t.values[size_t(v)].reason = op.facts->name + ": " + t.values[size_t(v)].reason;
     t.ops.push_back(std::move(out));
   }
   RegionFinder(regions).label(t.ops, std::move(labels));

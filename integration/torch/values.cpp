@@ -36,7 +36,10 @@ uint64_t fingerprint_of(const c10::Storage& storage) {
   };
   uint64_t word[4];
   size_t at = 0;
-  for (; at + 32 <= bytes; at += 32) { std::memcpy(word, p + at, 32); turn(word); }
+  for (; at + 32 <= bytes; at += 32) {
+    std::memcpy(word, p + at, 32);
+    turn(word);
+  }
   std::memset(word, 0, sizeof word);
   if (at < bytes) std::memcpy(word, p + at, bytes - at);
   turn(word);
@@ -110,7 +113,10 @@ void Pass::hold(int32_t id, Garbage& garbage) {
   auto impl = v.storage.lock();
   if (!impl) return;
   auto it = current_.find(impl.get());
-  if (it == current_.end() || it->second != id) { garbage.emplace_back(std::move(impl)); return; }
+  if (it == current_.end() || it->second != id) {
+    garbage.emplace_back(std::move(impl));
+    return;
+  }
   v.held = c10::Storage(std::move(impl));
   v.held_is_private = false;
 }
@@ -162,8 +168,10 @@ bool Pass::needed_by_dropped(int32_t id) const {
       tainted[size_t(v)] = 1;
       return values_[size_t(v)].handles > 0 || values_[size_t(v)].reads_left > 0;
     };
-    for (int32_t v : op.made) if (taint(v)) return true;
-    for (const auto& w : op.wrote) if (taint(w.second)) return true;
+    for (int32_t v : op.made)
+      if (taint(v)) return true;
+    for (const auto& w : op.wrote)
+      if (taint(w.second)) return true;
   }
   // While the forward is still running, later ops may be saved and depend on it too.
   return recording() && values_[size_t(id)].readers > 0;
@@ -171,14 +179,18 @@ bool Pass::needed_by_dropped(int32_t id) const {
 
 void Pass::before_write(int32_t id, Garbage& garbage) {
   Value& v = values_[size_t(id)];
-  if (v.producer != kNoOp) {            // can be made again: only let go of the program's storage, which is about to change
+  if (v.producer != kNoOp) {  // can be made again: only let go of the program's storage, which is about to change
     if (v.held && !v.held_is_private) let_go(v, garbage);
     return;
   }
   if (v.held_is_private) return;
   if (v.readers > 0 && needed_by_dropped(id)) {
     if (auto s = available(id)) {
-      if (v.outside && !v.version.current()) { v.lost = true; let_go(v, garbage); return; }
+      if (v.outside && !v.version.current()) {
+        v.lost = true;
+        let_go(v, garbage);
+        return;
+      }
       c10::Storage copy = private_copy(id, *s);
       let_go(v, garbage);
       v.held = std::move(copy);
@@ -209,7 +221,7 @@ int32_t Pass::after_write(const at::Tensor& tensor, int32_t before, int32_t prod
 int32_t Pass::check_fingerprint(const at::Tensor& tensor, int32_t id, Garbage& garbage) {
   if (!options_.fingerprint) return id;
   Value& v = values_[size_t(id)];
-  if (v.uninitialised || v.slack) return id;   // nothing to compare with
+  if (v.uninitialised || v.slack) return id;  // nothing to compare with
   const uint64_t print = fingerprint_of(tensor.storage());
   if (!v.has_fingerprint || v.fingerprint == print) {
     v.fingerprint = print;
@@ -223,7 +235,10 @@ int32_t Pass::check_fingerprint(const at::Tensor& tensor, int32_t id, Garbage& g
     if (!v.held_is_private) let_go(v, garbage);
   } else {
     caught.add(v.place);
-    if (!v.held_is_private && v.readers > 0) { v.lost = true; let_go(v, garbage); }
+    if (!v.held_is_private && v.readers > 0) {
+      v.lost = true;
+      let_go(v, garbage);
+    }
   }
   const int32_t now = after_write(tensor, id, kNoOp, garbage);
   values_[size_t(now)].keep_reason = "written where no operator could see it";
@@ -270,7 +285,10 @@ void Pass::poll_gone() {
   for (size_t i = 0; i < watched_.size();) {
     Value& v = values_[size_t(watched_[i])];
     const bool over = v.next >= 0 || v.outside || v.storage.expired();
-    if (!over && !(v.held && !v.held_is_private && v.held.use_count() == 1)) { i++; continue; }
+    if (!over && !(v.held && !v.held_is_private && v.held.use_count() == 1)) {
+      i++;
+      continue;
+    }
     if (!v.outside && v.next < 0) note(Mark::kGone, watched_[i]);
     watched_[i] = watched_.back();
     watched_.pop_back();
@@ -300,7 +318,8 @@ std::string Pass::check_invariants() const {
     const Value& v = values_[i];
     handles += v.handles;
     if (v.handles < 0) return "E4: Value " + std::to_string(i) + " has " + std::to_string(v.handles) + " handles";
-    if (v.held && !v.held_is_private && v.next >= 0) return "E1: Value " + std::to_string(i) + " holds a storage that Value " + std::to_string(v.next) + " overwrote";
+    if (v.held && !v.held_is_private && v.next >= 0)
+      return "E1: Value " + std::to_string(i) + " holds a storage that Value " + std::to_string(v.next) + " overwrote";
   }
   if (handles > live_handles_) return "E4: " + std::to_string(handles) + " handles counted, " + std::to_string(live_handles_) + " alive";
   for (size_t o = 0; o < ops_.size(); o++) {

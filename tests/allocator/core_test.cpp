@@ -77,8 +77,8 @@ TEST(Pressure, IsAskedWithNoLockAndServesTheRequest) {
   allocator.set_pressure([&](std::size_t needed) -> std::size_t {
     ++calls;
     EXPECT_EQ(needed, 2 * kMiB);
-    EXPECT_EQ(allocator.check_invariants(), "");          // takes the lock
-    EXPECT_EQ(allocator.allocate(8 * kMiB), nullptr);     // nested: fails, asks nobody
+    EXPECT_EQ(allocator.check_invariants(), "");       // takes the lock
+    EXPECT_EQ(allocator.allocate(8 * kMiB), nullptr);  // nested: fails, asks nobody
     if (held.empty()) return 0;
     allocator.deallocate(held.back());
     held.pop_back();

@@ -23,12 +23,14 @@ std::set<int32_t> families(const std::vector<Block>& blocks) {
 Trace resnet50() {
   Tracer t;
   const int32_t w = t.outside(64);
-  const auto normalised = [&](int32_t x, int64_t bytes, double seconds = 1) { return t.op("native_batch_norm", {t.op("convolution", {x, w}, bytes, seconds), w}, bytes); };
+  const auto normalised = [&](int32_t x, int64_t bytes, double seconds = 1) {
+    return t.op("native_batch_norm", {t.op("convolution", {x, w}, bytes, seconds), w}, bytes);
+  };
   int32_t x = t.op("max_pool2d", {t.in_place("relu_", normalised(t.outside(64), 6400), {})}, 1600);
   int64_t width = 1600;
   for (int32_t units : {3, 4, 6, 3}) {
     for (int32_t u = 0; u < units; u++) {
-      const int32_t a = t.in_place("relu_", normalised(x, width), {}), b = t.in_place("relu_", normalised(a, width, 2.25), {});   // 3 × 3
+      const int32_t a = t.in_place("relu_", normalised(x, width), {}), b = t.in_place("relu_", normalised(a, width, 2.25), {});  // 3 × 3
       const int32_t c = normalised(b, 4 * width), side = u == 0 ? normalised(x, 4 * width) : x;
       x = t.in_place("relu_", t.in_place("add_", c, {side}), {});
     }
@@ -44,7 +46,7 @@ TEST(Blocks, TransformerHasOnePerLayer) {
     const auto blocks = blocks_of(testing::transformer(n, 4096));
     ASSERT_EQ(blocks.size(), static_cast<size_t>(n));
     EXPECT_EQ(families(blocks).size(), 1U);
-    EXPECT_EQ(blocks[0], (Block{1, 10, blocks[0].family}));   // after the embedding, ten Ops each
+    EXPECT_EQ(blocks[0], (Block{1, 10, blocks[0].family}));  // after the embedding, ten Ops each
   }
 }
 

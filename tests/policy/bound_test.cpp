@@ -47,7 +47,11 @@ std::vector<std::pair<int64_t, double>> everything(const Instance& in) {
   for (uint32_t word = 0; word < 1U << bits; word++) {
     Choice c(in);
     uint32_t rest = word;
-    const auto bit = [&rest] { const uint32_t b = rest & 1; rest >>= 1; return static_cast<uint8_t>(b); };
+    const auto bit = [&rest] {
+      const uint32_t b = rest & 1;
+      rest >>= 1;
+      return static_cast<uint8_t>(b);
+    };
     for (uint8_t& x : c.keep) x |= bit();
     for (uint8_t& x : c.memo) x = bit();
     for (size_t o = 1; o < c.cut.size(); o++) c.cut[o] = bit();
@@ -56,7 +60,8 @@ std::vector<std::pair<int64_t, double>> everything(const Instance& in) {
     if (!fresh) it->second = std::min(it->second, pricer.seconds());
   }
   std::vector<std::pair<int64_t, double>> out;
-  for (const auto& [peak, seconds] : least) if (out.empty() || seconds < out.back().second - 1e-9) out.emplace_back(peak, seconds);
+  for (const auto& [peak, seconds] : least)
+    if (out.empty() || seconds < out.back().second - 1e-9) out.emplace_back(peak, seconds);
   return out;
 }
 

@@ -51,7 +51,7 @@ TEST(Planner, InfeasibleNamesTheSmallestLimit) {
     plan(profile, 1 << 16, quick());
     FAIL() << "one activation cannot be enough";
   } catch (const InfeasibleLimit& e) {
-    EXPECT_EQ(e.smallest_limit_bytes, 3 << 16);   // the forward's own: a layer's input, the Linear's output, the ReLU's
+    EXPECT_EQ(e.smallest_limit_bytes, 3 << 16);  // the forward's own: a layer's input, the Linear's output, the ReLU's
     EXPECT_STREQ(e.what(), "plan: nothing found within 65536 bytes; the smallest limit found is 196608 bytes");
   }
 }
@@ -59,7 +59,11 @@ TEST(Planner, InfeasibleNamesTheSmallestLimit) {
 // Quality: at the limits that matter no plan is further from the proven bound than it was when this was written down.
 TEST(Planner, StaysNearTheBound) {
   const Profile profile = Profile::from_trace(testing::transformer(12, 1 << 16));
-  Planner planner(profile, [] { PlannerOptions o; o.simulate = false; return o; }());
+  Planner planner(profile, [] {
+    PlannerOptions o;
+    o.simulate = false;
+    return o;
+  }());
   const int64_t plain = planner.scheme("none").predicted_live_bytes;
   for (const auto& [percent, most] : std::vector<std::pair<int64_t, double>>{{80, 1.05}, {65, 1.05}, {50, 1.05}, {35, 1.08}, {25, 1.10}, {18, 1.35}}) {
     const Plan p = planner.plan(plain * percent / 100);

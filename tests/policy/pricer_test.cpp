@@ -34,7 +34,8 @@ TEST(Pricer, EqualsExecutionOnRandomGraphsAndPlans) {
       EXPECT_EQ(counts.peak_live_bytes, p.predicted_live_bytes);
       int64_t ops = 0;
       double seconds = 0;
-      for (const Group& g : p.groups) for (int32_t o : g.ops) ops++, seconds += profile.ops()[static_cast<size_t>(o)].forward_seconds + 6e-6;
+      for (const Group& g : p.groups)
+        for (int32_t o : g.ops) ops++, seconds += profile.ops()[static_cast<size_t>(o)].forward_seconds + 6e-6;
       EXPECT_EQ(counts.replayed_ops, ops);
       EXPECT_NEAR(p.added_seconds, seconds, 1e-9);
       EXPECT_EQ(counts.end_live_bytes, 0);

@@ -11,7 +11,9 @@ namespace {
 
 constexpr int64_t kUnit = 1 << 16, kN = 64;
 
-struct Outcome { int64_t layers, units; };   // layer forwards that run again, peak in activations
+struct Outcome {
+  int64_t layers, units;
+};  // layer forwards that run again, peak in activations
 
 Outcome ladder(const std::string& scheme, bool last_saved = true) {
   const Profile profile = Profile::from_trace(testing::chain(kN, kUnit, last_saved));
@@ -26,12 +28,12 @@ Outcome ladder(const std::string& scheme, bool last_saved = true) {
 // The forward itself holds three: a layer's input, the Linear's output, the ReLU's. Kept ones come on top.
 TEST(Ladder, NoneKeepsAllAndRunsNothingAgain) {
   EXPECT_EQ(ladder("none").layers, 0);
-  EXPECT_EQ(ladder("none").units, kN + 1);   // N activations and the last Linear's output
+  EXPECT_EQ(ladder("none").units, kN + 1);  // N activations and the last Linear's output
 }
 
 TEST(Ladder, FullReplaysEveryLayerFromTheInput) {
-  EXPECT_EQ(ladder("full").layers, kN * (kN + 1) / 2);           // a_N is asked for
-  EXPECT_EQ(ladder("full", false).layers, kN * (kN - 1) / 2);    // it is not: the replay stops before the last layer
+  EXPECT_EQ(ladder("full").layers, kN * (kN + 1) / 2);         // a_N is asked for
+  EXPECT_EQ(ladder("full", false).layers, kN * (kN - 1) / 2);  // it is not: the replay stops before the last layer
   EXPECT_EQ(ladder("full").units, 3);
 }
 
@@ -47,7 +49,7 @@ TEST(Ladder, ChunksThatHoldNothingInside) {
   for (int64_t c : {2, 4, 8, 16}) {
     const int64_t n = kN / c;
     const Outcome o = ladder("chunks(" + std::to_string(c) + ", hold_inside=False)");
-    EXPECT_EQ(o.layers, c * n * (n - 1) / 2 + n) << c;   // N^2 / (2 C) - N / 2, and the last chunk's own output
+    EXPECT_EQ(o.layers, c * n * (n - 1) / 2 + n) << c;  // N^2 / (2 C) - N / 2, and the last chunk's own output
     EXPECT_EQ(o.units, c - 1 + 3) << c;
   }
 }

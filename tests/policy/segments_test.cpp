@@ -35,9 +35,9 @@ int64_t layers_again(const Plan& p) {
 
 TEST(Segments, ClassicOptimumIsTheKnownOne) {
   const auto best = classic_optimum(10, 12);
-  EXPECT_EQ(best[10][12], 0);   // everything held, and the last two run beside it
-  EXPECT_EQ(best[2][3], 0);     // a_1 held; a_2 needs two more beside it
-  EXPECT_EQ(best[3][3], 1);     // a_2 held, a_3 made, then a_1 again
+  EXPECT_EQ(best[10][12], 0);  // everything held, and the last two run beside it
+  EXPECT_EQ(best[2][3], 0);    // a_1 held; a_2 needs two more beside it
+  EXPECT_EQ(best[3][3], 1);    // a_2 held, a_3 made, then a_1 again
 }
 
 TEST(Segments, PlansOfTheChainAddNoMoreThanTheClassicOptimum) {
@@ -47,7 +47,7 @@ TEST(Segments, PlansOfTheChainAddNoMoreThanTheClassicOptimum) {
   options.simulate = false;
   for (int32_t units : {4, 5, 6, 8, 10, 12, 16, 24, 40}) {
     const Plan found = plan(profile, units * kUnit, options);
-    const int64_t least = best[kLayers][size_t(units)], slack = units < 8 ? least / 15 : 0;   // slots of the table are coarse beside so few units
+    const int64_t least = best[kLayers][size_t(units)], slack = units < 8 ? least / 15 : 0;  // slots of the table are coarse beside so few units
     EXPECT_LE(layers_again(found), least + slack) << units << " units";
     EXPECT_LE(found.predicted_live_bytes, units * kUnit);
   }

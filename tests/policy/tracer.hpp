@@ -83,7 +83,8 @@ class Tracer {
 
   // One backward node: asks for `uses` in order, allocates and frees `temporary`, then releases `releases`.
   void node(const std::vector<int32_t>& uses, const std::vector<int32_t>& releases, int64_t temporary = 0) {
-    for (int32_t v : uses) if (!trace.values[size_t(v)].outside) mark(Mark::kUnpack, v);
+    for (int32_t v : uses)
+      if (!trace.values[size_t(v)].outside) mark(Mark::kUnpack, v);
     const int64_t place = 2'000'000'000 + static_cast<int64_t>(trace.events.size());
     if (temporary > 0) {
       allocate(temporary, place);
@@ -168,20 +169,23 @@ inline Trace random_graph(uint64_t seed, int32_t ops) {
   for (int32_t i = 0; i < ops; i++) {
     std::vector<int32_t> in = {alive[size_t(next(alive.size()))], alive.back()};
     if (next(2)) in.push_back(alive[size_t(next(alive.size()))]);
-    int32_t v = t.op(std::string(1, static_cast<char>('a' + next(4))), in, static_cast<int64_t>(64 * (1 + next(20))), 1.0 + static_cast<double>(next(5)), static_cast<int64_t>(next(3) * 320));
+    int32_t v = t.op(std::string(1, static_cast<char>('a' + next(4))), in, static_cast<int64_t>(64 * (1 + next(20))), 1.0 + static_cast<double>(next(5)),
+                     static_cast<int64_t>(next(3) * 320));
     if (next(5) == 0) v = t.in_place("g_", v, {alive[size_t(next(alive.size()))]});
     if (next(3)) t.save(v);
     alive.push_back(v);
     made.push_back(v);
-    if (alive.size() > 4) {   // let go early, so that the peak may lie in backward
+    if (alive.size() > 4) {  // let go early, so that the peak may lie in backward
       if (!t.trace.values[size_t(alive[0])].outside) t.gone(alive[0]);
       alive.erase(alive.begin());
     }
   }
-  for (int32_t v : alive) if (!t.trace.values[size_t(v)].outside) t.gone(v);
+  for (int32_t v : alive)
+    if (!t.trace.values[size_t(v)].outside) t.gone(v);
   t.forward_end();
   std::vector<int32_t> saved;
-  for (int32_t v : made) if (t.trace.values[size_t(v)].saved) saved.push_back(v);
+  for (int32_t v : made)
+    if (t.trace.values[size_t(v)].saved) saved.push_back(v);
   for (size_t i = saved.size(); i-- > 0;) {
     std::vector<int32_t> uses = {saved[i]};
     if (i > 0 && next(2)) uses.push_back(saved[size_t(next(i))]);
@@ -193,12 +197,13 @@ inline Trace random_graph(uint64_t seed, int32_t ops) {
 // A random graph that lets go of everything after its last use, so that what is kept decides the peak: skips, unsaved Values, sizes and seconds of all kinds.
 inline Trace tight_graph(uint64_t seed, int32_t ops) {
   const auto next = [&seed](uint64_t n) { return (seed = seed * 6364136223846793005ULL + 1442695040888963407ULL, (seed >> 33) % n); };
-  std::vector<std::vector<int32_t>> reads(static_cast<size_t>(ops));   // op i makes Value i; -1: the input
+  std::vector<std::vector<int32_t>> reads(static_cast<size_t>(ops));  // op i makes Value i; -1: the input
   std::vector<int32_t> last(static_cast<size_t>(ops), -1);
   for (int32_t i = 0; i < ops; i++) {
     reads[size_t(i)] = {i - 1};
     if (i > 1 && next(3) == 0) reads[size_t(i)].push_back(static_cast<int32_t>(next(static_cast<uint64_t>(i - 1))));
-    for (int32_t r : reads[size_t(i)]) if (r >= 0) last[size_t(r)] = i;
+    for (int32_t r : reads[size_t(i)])
+      if (r >= 0) last[size_t(r)] = i;
   }
   Tracer t;
   const int32_t input = t.outside(64);
@@ -208,10 +213,12 @@ inline Trace tight_graph(uint64_t seed, int32_t ops) {
     for (int32_t r : reads[size_t(i)]) in.push_back(r < 0 ? input : made[size_t(r)]);
     made.push_back(t.op("op", in, static_cast<int64_t>(64 * (1 + next(8))), 1.0 + static_cast<double>(next(8))));
     if (i + 1 == ops || next(4)) t.save(made.back()), saved.push_back(made.back());
-    for (int32_t v = 0; v <= i; v++) if (last[size_t(v)] == i || (v == i && last[size_t(v)] < 0)) t.gone(made[size_t(v)]);
+    for (int32_t v = 0; v <= i; v++)
+      if (last[size_t(v)] == i || (v == i && last[size_t(v)] < 0)) t.gone(made[size_t(v)]);
   }
   t.forward_end();
-  for (size_t i = saved.size(); i-- > 0;) t.node(i > 0 && next(2) ? std::vector<int32_t>{saved[i], saved[i - 1]} : std::vector<int32_t>{saved[i]}, {saved[i]}, static_cast<int64_t>(64 * next(3)));
+  for (size_t i = saved.size(); i-- > 0;)
+    t.node(i > 0 && next(2) ? std::vector<int32_t>{saved[i], saved[i - 1]} : std::vector<int32_t>{saved[i]}, {saved[i]}, static_cast<int64_t>(64 * next(3)));
   return t.finish();
 }
 

@@ -34,7 +34,7 @@ TEST(Flops, Convolutions) {
   // transposed: each input element is spread over 5 channels × 4
   EXPECT_EQ(flops("convolution", {{8, 6, 10, 10}, {6, 5, 2, 2}}, {8, 5, 20, 20}, {2, 2, 0, 0, 1, 1, 1, 0, 0, 1}), 2 * 8 * 6 * 100 * 5 * 4);
   const int64_t forward = 2 * 8 * 4 * 100 * 3 * 9;
-  const std::vector<int64_t> rest = {4, 1, 1, 1, 1, 1, 1, 0, 0, 0, 2};   // bias sizes, then as in the forward
+  const std::vector<int64_t> rest = {4, 1, 1, 1, 1, 1, 1, 0, 0, 0, 2};  // bias sizes, then as in the forward
   for (int64_t input : {0, 1}) {
     std::vector<int64_t> integers = rest;
     integers.insert(integers.end(), {input, 1, 1});

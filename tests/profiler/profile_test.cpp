@@ -15,7 +15,8 @@ namespace {
 using testing::Tracer;
 
 const ProfileValue& value_of(const Profile& p, int32_t trace_value) {
-  for (const ProfileValue& v : p.values()) if (v.trace_value == trace_value) return v;
+  for (const ProfileValue& v : p.values())
+    if (v.trace_value == trace_value) return v;
   throw std::out_of_range("no such Value");
 }
 
@@ -43,7 +44,12 @@ TEST(Profile, ReaderOfAnOverwrittenVersionNeverRunsAgain) {
 TEST(Profile, ReplaysOfTheTracedPassAreNotTheProgrammes) {
   Trace plain = testing::chain(3, 640), learning = plain;
   const auto unpack = std::find_if(learning.events.begin(), learning.events.end(), [](const TraceEvent& e) { return e.mark == Mark::kUnpack; });
-  learning.events.insert(unpack + 1, {{Mark::kReplayBegin, unpack->a, 0}, {Mark::kAllocate, 77, 5000}, {Mark::kAllocate, 78, 640}, {Mark::kFree, 77, 5000}, {Mark::kReplayEnd, 0, 0}, {Mark::kFree, 78, 640}});
+  learning.events.insert(unpack + 1, {{Mark::kReplayBegin, unpack->a, 0},
+                                      {Mark::kAllocate, 77, 5000},
+                                      {Mark::kAllocate, 78, 640},
+                                      {Mark::kFree, 77, 5000},
+                                      {Mark::kReplayEnd, 0, 0},
+                                      {Mark::kFree, 78, 640}});
   EXPECT_EQ(Profile::from_trace(plain), Profile::from_trace(learning));
 }
 
@@ -64,8 +70,8 @@ TEST(Profile, RefineTakesMedians) {
     t.ops[0].replay_seconds = s / 2;
     p = refine(p, t);
   }
-  EXPECT_EQ(p.ops()[0].forward_seconds, 3);    // of 1, 5, 3
-  EXPECT_EQ(p.ops()[0].replay_seconds, 2.5);   // of 2.5, 1.5: the upper
+  EXPECT_EQ(p.ops()[0].forward_seconds, 3);   // of 1, 5, 3
+  EXPECT_EQ(p.ops()[0].replay_seconds, 2.5);  // of 2.5, 1.5: the upper
   EXPECT_EQ(p.data().passes, 3);
   t.signature++;
   EXPECT_THROW(refine(p, t), std::invalid_argument);
@@ -112,7 +118,7 @@ TEST(ProfileJson, BadInputsAreNamed) {
   EXPECT_EQ(with("/ops/0/replayable", false), "Profile F2: Value 0 cannot be made again and is not kept");
   EXPECT_EQ(with("/values/1/trace_value", 2), "Profile F5: Value 1 shares Trace number 2");
   EXPECT_EQ(with("/ops/0/reads", {3}), "Profile F3: op 0 reads Value 3 before it is made");
-  EXPECT_EQ(with("/steps/1", 1), "Profile F4: step 2 ends op 0, which is not open");   // op 0 begins, makes, ends
+  EXPECT_EQ(with("/steps/1", 1), "Profile F4: step 2 ends op 0, which is not open");  // op 0 begins, makes, ends
 }
 
 }  // namespace
