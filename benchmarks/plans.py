@@ -107,24 +107,32 @@ def recorded(name, freed, again):
 
 
 def plans(folder, budgets):
-    """Rows that reprise_plans prints, one a budget; the last is the smallest found."""
+    """Rows that reprise_plans prints, one a budget; the last is the smallest limit."""
     tool = pathlib.Path(os.environ.get("REPRISE_BUILD", ROOT / "build")) / "policy" / "reprise_plans"
     run = subprocess.run([tool, folder, *(str(b) for b in budgets)], stdout=subprocess.PIPE, text=True, check=True)
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
+def cell(plan, row, step_seconds):
+    """Predicted peak, added time of the step and of the forward, and how near the bound that is."""
+    if plan is None:
+        return "nothing fits | | |"
+    near = f"{plan['added_seconds'] / plan['lower_bound_seconds']:.3f}" if plan["lower_bound_seconds"] > 0 else "-"
+    return f"{plan['predicted_live_bytes'] / row['plain_bytes']:.1%} | +{plan['added_seconds'] / step_seconds:.1%} | {plan['added_seconds'] / row['forward_seconds']:.1%} | {near}"
+
+
 def show(name, rows, step_seconds):
-    print(f"\n{name}: plain {rows[0]['plain_bytes'] / 2 ** 20:.1f} MiB, step {step_seconds:.3f} s, forward {rows[0]['forward_seconds']:.3f} s, {rows[0]['ops']} operators")
-    print("| asked | predicted peak | reserved | added time | of the forward | at least | peers | planned in |\n|---|---|---|---|---|---|---|---|")
+    first = rows[0]
+    print(f"\n{name}: plain {first['plain_bytes'] / 2 ** 20:.1f} MiB, step {step_seconds:.3f} s, forward {first['forward_seconds']:.3f} s, {first['ops']} operators; "
+          f"frontier of {first['frontier_plans']} plans in {first['frontier_seconds']:.1f} s")
+    print("| asked | predicted peak | added time | of the forward | x bound | planned in | best peer | after the frontier: peak | added time | of the forward | x bound | in |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     peers = dict(zip((0.75, 0.5, 0.35, 0.25), PEERS[name]))
     for row in rows:
-        share = f"{row['share']:.0%}" if row["share"] > 0 else "smallest"
-        if row["plan"] is None:
-            print(f"| {share} | nothing fits | | | | | | {row['planning_seconds']:.2f} s |")
-            continue
-        p, peer = row["plan"], peers.get(row["share"])
-        print(f"| {share} | {p['predicted_live_bytes'] / row['plain_bytes']:.1%} | {p['predicted_reserved_bytes'] / row['plain_bytes']:.1%} | +{p['added_seconds'] / step_seconds:.1%} "
-              f"| {p['added_seconds'] / row['forward_seconds']:.1%} | {p['lower_bound_seconds'] / row['forward_seconds']:.1%} | {'' if peer is None else f'+{peer} %'} | {row['planning_seconds']:.2f} s |")
+        share = f"{row['share']:.1%}" if row["share"] > 0 else f"smallest, {(row['after'] or row['plan'])['limit_bytes'] / row['plain_bytes']:.1%}"
+        peer = peers.get(row["share"])
+        print(f"| {share} | {cell(row['plan'], row, step_seconds)} | {row['plan_seconds']:.2f} s | {'' if peer is None else f'+{peer} %'} "
+              f"| {cell(row['after'], row, step_seconds)} | {row['after_seconds']:.2f} s |", flush=True)
 
 
 def main():

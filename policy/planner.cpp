@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "policy/bound.hpp"
 #include "policy/schemes.hpp"
@@ -25,13 +26,7 @@ void check_limit(int64_t limit) {
 
 struct Planner::State {
   State(Profile p, const PlannerOptions& o)
-      : profile(std::move(p)),
-        options(o),
-        instance(profile, o.overhead_seconds),
-        blocks(find_blocks(profile)),
-        pricer(instance),
-        search(instance, blocks, o.search),
-        bound(instance) {}
+      : profile(std::move(p)), options(o), instance(profile, o.overhead_seconds), blocks(find_blocks(profile)), pricer(instance), bound(instance) {}
 
   struct Found {
     Choice choice;
@@ -46,6 +41,11 @@ struct Planner::State {
     if (p.limit_bytes > 0) p.limit_bytes = std::max(p.limit_bytes, p.predicted_live_bytes);  // the simulated core's cap: as tight as it can be held
     if (options.simulate) p.predicted_reserved_bytes = simulate(p, profile).peak_reserved_bytes;
     return p;
+  }
+
+  Search& search() {
+    if (!lazy_search) lazy_search.emplace(instance, blocks, options.search);
+    return *lazy_search;
   }
 
   // Kept in order of bytes, seconds falling: what another needs no more bytes and no more seconds than is forgotten.
@@ -82,7 +82,7 @@ struct Planner::State {
     if (ask_bound)
       for (Choice& c : bound.run(target, 0).choices) starts.push_back(std::move(c));
     for (int32_t attempt = 0; attempt < std::max(1, options.simulate_attempts) && target > 0; attempt++) {
-      const reprise::Found f = search.run(target, starts, attempt == 0 ? share : share / 4);
+      const reprise::Found f = search().run(target, starts, attempt == 0 ? share : share / 4);
       const Plan p = priced(f.choice, "auto", room);
       remember(f.choice, p);
       if (!f.fits || needs(p) <= room) return;
@@ -96,7 +96,7 @@ struct Planner::State {
   Instance instance;
   std::vector<Block> blocks;
   Pricer pricer;
-  Search search;
+  std::optional<Search> lazy_search;  // named schemes need none
   Bound bound;
   std::vector<Found> found;
   std::vector<int64_t> asked;  // limits searched for
@@ -142,7 +142,7 @@ Plan Planner::scheme(const std::string& name, int64_t limit) {
 int64_t Planner::smallest_limit() {
   State& s = *state_;
   if (!s.least_known) {
-    for (const Choice& c : s.search.lowest(8)) s.remember(c, s.priced(c, "auto", 1));  // few live bytes may still be badly placed
+    for (const Choice& c : s.search().lowest(8)) s.remember(c, s.priced(c, "auto", 1));  // few live bytes may still be badly placed
     s.look(1, {}, 1.0);
     s.least_known = true;
   }

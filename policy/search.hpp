@@ -1,4 +1,5 @@
-// Search: the cheapest Choice found within a limit. Starts from two-level checkpoints, repairs what does not fit, gives bytes back, anneals.
+// Search: the cheapest Choice found within a limit. Starts from nested checkpoints (Segments), two-level ones and what the caller offers (cuts of the
+// Bound, neighbours), repairs what does not fit, gives bytes back, anneals.
 // Deterministic: work is counted in prices, not in time; the clock only guards (then the answer is the best so far and `guarded` says so).
 // Cost: about `prices` × the price of one Choice. Threads: one Search per thread. Failure: none; `fits` is false when nothing was found.
 #pragma once

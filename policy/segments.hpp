@@ -7,7 +7,7 @@
 //   G3  a checkpoint before k: best(k, t, m - crossing(k)), then s … k - 1 runs again: forward(s … k - 2) + inner(k - 1) + best(s, k - 1, m)
 // Options come from Bound::trades and are priced one segment at a time, everything else kept; equal segments share the prices. The answer is a proposal: the Pricer says
 // what it really needs, so several m are offered.
-// Cost: segments^3 × slots / 6, at most 64 and 128: about 20 ms. Threads: none. Failure: none; no proposal where nothing fits.
+// Cost: segments^3 × slots / 6 steps, at most 72 and 160: about 20 ms. Threads: none. Failure: none; no proposal where nothing fits.
 #pragma once
 
 #include <algorithm>

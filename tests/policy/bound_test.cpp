@@ -18,10 +18,10 @@ TEST(MinCut, IsTheLeastOfAllCuts) {
   uint64_t seed = 7;
   const auto next = [&seed](uint64_t n) { return (seed = seed * 6364136223846793005ULL + 1442695040888963407ULL, (seed >> 33) % n); };
   for (int graph = 0; graph < 200; graph++) {
-    const int32_t nodes = 3 + static_cast<int32_t>(next(6));
+    const int32_t nodes = 4 + static_cast<int32_t>(next(7));
     MinCut cut(nodes);
     std::vector<std::array<int64_t, 3>> edges;
-    for (uint64_t e = next(20); e-- > 0;) {
+    for (uint64_t e = next(50); e-- > 0;) {
       const auto a = static_cast<int32_t>(next(size_t(nodes))), b = static_cast<int32_t>(next(size_t(nodes)));
       edges.push_back({a, b, static_cast<int64_t>(next(50))});
       cut.edge(a, b, edges.back()[2]);
@@ -37,6 +37,13 @@ TEST(MinCut, IsTheLeastOfAllCuts) {
     ASSERT_EQ(cut.solve(0, 1), least) << "graph " << graph;
     ASSERT_EQ(cost([&](int64_t n) { return cut.source_side(static_cast<int32_t>(n)); }), least) << "graph " << graph;
   }
+}
+
+// The shortest way takes 1 -> 2; two units pass only if it gives that edge back.
+TEST(MinCut, TakesFlowBack) {
+  MinCut cut(8);
+  for (const auto& [a, b] : std::vector<std::pair<int32_t, int32_t>>{{0, 2}, {2, 3}, {3, 1}, {0, 4}, {4, 5}, {5, 3}, {2, 6}, {6, 7}, {7, 1}}) cut.edge(a, b, 1);
+  EXPECT_EQ(cut.solve(0, 1), 2);
 }
 
 // Peak and least seconds of every Choice that no other beats in both: every keep, two memo levels, every cut. In order of bytes.
