@@ -103,6 +103,7 @@ struct Value {
 struct Following {
   Plan plan;
   std::vector<uint64_t> match;                               // Op::match of the Trace it was made for
+  std::vector<uint8_t> drop;                                 // per Value: a Group makes it again. Neither: the Plan does not speak of it
   std::vector<uint8_t> keep;                                 // per Value
   std::vector<int32_t> reads;                                // per Value: Groups that name it as a source
   std::unordered_map<int32_t, std::vector<int32_t>> groups;  // trigger -> indices into plan.groups, in order

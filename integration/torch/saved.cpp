@@ -37,7 +37,7 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   value.handles++;
   saved.value = v;
   const Following* plan = options_.following.get();
-  const bool planned = plan && values_[size_t(v)].producer < broken_at_ && size_t(v) < plan->keep.size();
+  const bool planned = plan && values_[size_t(v)].producer < broken_at_ && size_t(v) < plan->keep.size() && (plan->keep[size_t(v)] || plan->drop[size_t(v)]);
   const bool hold_it = keep || (planned ? plan->keep[size_t(v)] != 0 : options_.unplanned == PassOptions::Unplanned::kKeep);
   if (hold_it) {
     counters.kept++;

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <stdexcept>
 #include <string_view>
 
@@ -195,6 +196,38 @@ std::string plan(const std::string& limit, const std::string& policy) {
   return plan_scheme(*known->profile, Scheme::parse(policy).name(), bytes).to_json();
 }
 
+namespace {
+
+std::string parent_of(const std::string& name) {
+  const size_t dot = name.rfind('.');
+  return dot == std::string::npos ? "" : name.substr(0, dot);
+}
+
+bool holds(const std::string& module, const std::string& region) { return module.empty() || region == module || region.starts_with(module + "."); }
+
+// The largest module that holds the Block's Ops and no others. Ops without parameters bear the name of what lies around them: they decide nothing.
+std::string module_of_block(const std::vector<std::string>& region_of_op, const Block& block) {
+  const auto first = region_of_op.begin() + block.first_op, last = region_of_op.begin() + block.last_op + 1;
+  std::set<std::string> inside(first, last), outside(region_of_op.begin(), first);
+  outside.insert(last, region_of_op.end());
+  std::string name;
+  bool any = false;
+  for (const std::string& region : inside) {
+    const bool unspecific = std::any_of(inside.begin(), inside.end(), [&](const std::string& r) { return r != region && holds(region, r); });
+    if (unspecific) continue;
+    if (!any) name = region;
+    any = true;
+    while (!holds(name, region)) name = parent_of(name);
+  }
+  const auto alone = [&](const std::string& module) {
+    return std::none_of(outside.begin(), outside.end(), [&](const std::string& r) { return holds(module, r); });
+  };
+  while (!name.empty() && !parent_of(name).empty() && alone(parent_of(name))) name = parent_of(name);
+  return name;
+}
+
+}  // namespace
+
 std::vector<std::string> replayed_modules(const std::string& plan_json) {
   const Plan plan = Plan::from_json(plan_json);
   auto known = Controller::get().last_known();
@@ -205,16 +238,11 @@ std::vector<std::string> replayed_modules(const std::string& plan_json) {
   std::vector<bool> again(profile.ops().size(), false);
   for (const Group& g : plan.groups)
     for (int32_t o : g.ops) again[size_t(o)] = true;
-  std::vector<std::string> names;
-  for (const Block& b : find_blocks(profile)) {
-    if (std::find(again.begin() + b.first_op, again.begin() + b.last_op + 1, true) == again.begin() + b.last_op + 1) continue;
-    std::string name = profile.data().regions[size_t(profile.ops()[size_t(b.first_op)].region)];
-    for (int32_t o = b.first_op; o <= b.last_op; o++) {
-      const std::string& other = profile.data().regions[size_t(profile.ops()[size_t(o)].region)];
-      while (!name.empty() && other != name && !other.starts_with(name + ".")) name.erase(name.rfind('.') == std::string::npos ? 0 : name.rfind('.'));
-    }
-    names.push_back(std::move(name));
-  }
+  std::vector<std::string> region_of_op, names;
+  for (const ProfileOp& op : profile.ops()) region_of_op.push_back(profile.data().regions[size_t(op.region)]);
+  for (const Block& b : find_blocks(profile))
+    if (std::find(again.begin() + b.first_op, again.begin() + b.last_op + 1, true) != again.begin() + b.last_op + 1)
+      names.push_back(module_of_block(region_of_op, b));
   return names;
 }
 

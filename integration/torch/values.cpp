@@ -300,10 +300,13 @@ std::shared_ptr<const Settings> Pass::settings_now() { return settings_ = snapsh
 std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> match) {
   auto f = std::make_shared<Following>();
   f->keep.assign(size_t(plan.value_count), 0);
+  f->drop.assign(size_t(plan.value_count), 0);
   f->reads.assign(size_t(plan.value_count), 0);
   for (int32_t v : plan.keep) f->keep[size_t(v)] = 1;
   for (size_t g = 0; g < plan.groups.size(); g++) {
     f->groups[plan.groups[g].trigger].push_back(static_cast<int32_t>(g));
+    f->drop[size_t(plan.groups[g].trigger)] = 1;
+    for (int32_t v : plan.groups[g].retain) f->drop[size_t(v)] = 1;
     for (int32_t s : plan.groups[g].sources) f->reads[size_t(s)]++;
   }
   f->plan = std::move(plan);
