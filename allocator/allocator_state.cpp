@@ -122,7 +122,7 @@ bool CachingAllocator::set_cap(std::size_t bytes) noexcept {
   std::size_t missing = 0;
   do {
     const Hold hold(lock_);
-      if (arena_.reserved_bytes() > bytes) {
+    if (arena_.reserved_bytes() > bytes) {
       poll_pending_locked(true);
       trim_locked(arena_.reserved_bytes() - bytes);
     }
@@ -207,9 +207,7 @@ void CachingAllocator::visit_live(const std::function<void(void*, std::size_t, T
   std::vector<Shown> all;
   {
     const Hold hold(lock_);
-    slabs_.visit_live([&](std::size_t offset, ObjectRecord record) {
-      all.push_back({arena_.base() + offset, record.requested(), record.tag()});
-    });
+    slabs_.visit_live([&](std::size_t offset, ObjectRecord record) { all.push_back({arena_.base() + offset, record.requested(), record.tag()}); });
     heap_.visit([&](const Piece& piece) {
       if (piece.requested != 0) all.push_back({arena_.base() + piece.offset, piece.requested, piece.tag.load(std::memory_order_relaxed)});
     });

@@ -33,9 +33,7 @@ Arena::~Arena() {
   if (base_ != nullptr) device_.release(base_, bytes_);
 }
 
-PageRange Arena::touching(std::size_t offset, std::size_t bytes) const {
-  return {offset >> page_shift_, (offset + bytes + page_bytes_ - 1) >> page_shift_};
-}
+PageRange Arena::touching(std::size_t offset, std::size_t bytes) const { return {offset >> page_shift_, (offset + bytes + page_bytes_ - 1) >> page_shift_}; }
 
 PageRange Arena::inside(std::size_t offset, std::size_t bytes) const {
   const std::size_t first = (offset + page_bytes_ - 1) >> page_shift_;

@@ -81,9 +81,7 @@ class CachingAllocator {
     std::vector<Fence> fences;
   };
 
-  std::size_t offset_of(const void* pointer) const noexcept {
-    return static_cast<std::size_t>(static_cast<const std::byte*>(pointer) - arena_.base());
-  }
+  std::size_t offset_of(const void* pointer) const noexcept { return static_cast<std::size_t>(static_cast<const std::byte*>(pointer) - arena_.base()); }
   std::size_t rounded_piece(std::size_t bytes) const noexcept { return std::max((bytes + rounding_ - 1) & ~(rounding_ - 1), min_piece_bytes_); }
   Slab& slab_of(const void* pointer) const noexcept;
   Piece& piece_of(const void* pointer) const noexcept;

@@ -23,6 +23,7 @@ std::string PieceHeap::check_piece(const Piece& piece) const {
     if (table_.find(piece.offset) != &piece) return "L1: used piece is not in the table" + at;
     return {};
   }
+  if (table_.find(piece.offset) == &piece) return "L1: free piece is in the table" + at;
   if (piece.after != nullptr && piece.after->state == PieceState::kFree && piece.after->stream == piece.stream) {
     return "P2: two free neighbours of one stream" + at;
   }
@@ -143,9 +144,7 @@ std::string SlabHeap::check() const {
     return true;
   };
   for (std::size_t i = 0; i < available_.size(); ++i) {
-    if (!check_list(available_[i], [&](const Slab& slab) {
-          return slab.class_index == i && slab.taken != 0 && slab.taken < objects_per_slab(i);
-        })) {
+    if (!check_list(available_[i], [&](const Slab& slab) { return slab.class_index == i && slab.taken != 0 && slab.taken < objects_per_slab(i); })) {
       return "S2: a slab that is not available is listed as available";
     }
   }

@@ -31,7 +31,7 @@ struct Piece {
   bool recorded = false;  // other streams were recorded on it
   std::uint8_t size_class = 0;
   PieceCache::Stack* stack = nullptr;  // where it is cached when freed; one without a size: not at all
-  Piece* before = nullptr;  // neighbours by address
+  Piece* before = nullptr;             // neighbours by address
   Piece* after = nullptr;
   Piece* bin_previous = nullptr;
   Piece* bin_next = nullptr;

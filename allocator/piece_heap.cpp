@@ -6,12 +6,7 @@
 namespace reprise {
 
 PieceHeap::PieceHeap(Arena& arena, std::size_t start, std::size_t min_bytes, bool caches)
-    : arena_(arena),
-      start_(start),
-      top_(start),
-      table_(arena.bytes(), min_bytes),
-      caches_(caches),
-      own_stream_(std::make_unique<Stream>()) {}
+    : arena_(arena), start_(start), top_(start), table_(arena.bytes(), min_bytes), caches_(caches), own_stream_(std::make_unique<Stream>()) {}
 
 PieceHeap::Stream* PieceHeap::stream_of(StreamId id) noexcept {
   if (id == 0) return own_stream_.get();

@@ -79,12 +79,8 @@ class SlabHeap {
   void give_cached() noexcept;
   std::size_t trim(std::size_t bytes) noexcept;
 
-  Slab* slab_at(std::size_t offset) const noexcept {
-    return std::atomic_ref<Slab*>(slabs_[offset / kSlabBytes]).load(std::memory_order_acquire);
-  }
-  Record& record(Slab& slab, std::size_t offset) const noexcept {
-    return slab.records[(offset % kSlabBytes) / kUnitBytes];
-  }
+  Slab* slab_at(std::size_t offset) const noexcept { return std::atomic_ref<Slab*>(slabs_[offset / kSlabBytes]).load(std::memory_order_acquire); }
+  Record& record(Slab& slab, std::size_t offset) const noexcept { return slab.records[(offset % kSlabBytes) / kUnitBytes]; }
 
   std::size_t cached_bytes() const noexcept;
   const ObjectCache& stacks() const { return stacks_; }

@@ -12,11 +12,11 @@ namespace reprise {
 inline constexpr std::size_t kNoCap = std::numeric_limits<std::size_t>::max();
 
 struct AllocatorOptions {
-  std::size_t rounding_bytes = 64;     // every piece is a multiple of it (power of two); 512 is usual on CUDA
+  std::size_t rounding_bytes = 64;       // every piece is a multiple of it (power of two); 512 is usual on CUDA
   std::size_t small_limit_bytes = 1024;  // requests up to here are served from slabs; 0: every request is a piece
-  bool caches = true;                  // false: what is freed goes back to its slab or joins its neighbours at once
+  bool caches = true;                    // false: what is freed goes back to its slab or joins its neighbours at once
   std::size_t cap_bytes = kNoCap;
-  std::size_t arena_bytes = 0;         // addresses to reserve; 0: a multiple of the device's capacity
+  std::size_t arena_bytes = 0;  // addresses to reserve; 0: a multiple of the device's capacity
 };
 
 // What an owner may say about its allocation. 8 bytes, kept out of band, meaning nothing to the allocator.

@@ -2,12 +2,11 @@
 //
 // usage: reprise_allocator_pairs ours|malloc [--rounds N] [--size BYTES --pairs N]
 // One line per size: bytes, then the least of N rounds. With --size: that many pairs of that size and no clock, for callgrind.
-#include <ctime>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <string_view>
 
 #include "allocator/caching_allocator.hpp"

@@ -77,8 +77,8 @@ TEST(Pressure, IsAskedWithNoLockAndServesTheRequest) {
   allocator.set_pressure([&](std::size_t needed) -> std::size_t {
     ++calls;
     EXPECT_EQ(needed, 2 * kMiB);
-    EXPECT_EQ(allocator.check_invariants(), "");          // takes the lock
-    EXPECT_EQ(allocator.allocate(8 * kMiB), nullptr);     // nested: fails, asks nobody
+    EXPECT_EQ(allocator.check_invariants(), "");       // takes the lock
+    EXPECT_EQ(allocator.allocate(8 * kMiB), nullptr);  // nested: fails, asks nobody
     if (held.empty()) return 0;
     allocator.deallocate(held.back());
     held.pop_back();
@@ -202,6 +202,19 @@ TEST(Cache, SizesThatShareAStackServeEachOther) {
   EXPECT_EQ(allocator.statistics().live_bytes, 0u);
   allocator.trim();
   EXPECT_EQ(device.committed_bytes(), 0u);
+}
+
+TEST(Cache, AnAddressMayChangeItsClass) {
+  SimulatedDevice device(std::size_t{1} << 30, 4096);
+  CachingAllocator allocator(device);
+  void* const first = allocator.allocate(64);
+  allocator.deallocate(first);
+  EXPECT_EQ(allocator.allocate(64), first);  // popped: remembered as what was handed out last
+  allocator.deallocate(first);
+  allocator.trim();  // its slab is free for any class
+  EXPECT_EQ(allocator.allocate(128), first);
+  allocator.deallocate(first);
+  EXPECT_EQ(allocator.check_invariants(), "");
 }
 
 TEST(Tags, LiveWithTheAllocation) {

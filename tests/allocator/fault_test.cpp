@@ -18,7 +18,8 @@ struct Scenario {
 
 std::vector<Scenario> scenarios() {
   std::vector<Scenario> all;
-  const std::size_t kinds[][4] = {{64, 128, 1000, 1024}, {2 * kKiB, 5 * kKiB, 70 * kKiB, 9 * kKiB}, {64, 300 * kKiB, 4096, 100}, {1 << 20, 3 << 20, 100 * kKiB, 1 << 21}};
+  const std::size_t kinds[][4] = {
+      {64, 128, 1000, 1024}, {2 * kKiB, 5 * kKiB, 70 * kKiB, 9 * kKiB}, {64, 300 * kKiB, 4096, 100}, {1 << 20, 3 << 20, 100 * kKiB, 1 << 21}};
   for (const auto& sizes : kinds) {
     for (const std::size_t cap : {kNoCap, std::size_t{8} << 20}) {
       for (const StreamId streams : {1u, 3u}) {

@@ -48,8 +48,7 @@ class Run {
  public:
   explicit Run(const Setting& setting)
       : setting_(setting),
-        device_(setting.host ? std::unique_ptr<Device>(std::make_unique<HostDevice>())
-                             : std::make_unique<SimulatedDevice>(setting.capacity_bytes, 4096)),
+        device_(setting.host ? std::unique_ptr<Device>(std::make_unique<HostDevice>()) : std::make_unique<SimulatedDevice>(setting.capacity_bytes, 4096)),
         allocator_(*device_, setting.options),
         slots_(kSlots) {}
 

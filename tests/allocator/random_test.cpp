@@ -17,9 +17,7 @@ void expect_right(const Setting& setting) {
 TEST(RandomProgram, HostWithThreadCaches) { expect_right({}); }
 TEST(RandomProgram, HostWithoutCaches) { expect_right({.options = {.caches = false}}); }
 TEST(RandomProgram, HostUnderACap) { expect_right({.options = {.cap_bytes = 4 << 20}}); }
-TEST(RandomProgram, SimulatedGpu) {
-  expect_right({.options = {.rounding_bytes = 512, .small_limit_bytes = 0, .caches = false}, .host = false});
-}
+TEST(RandomProgram, SimulatedGpu) { expect_right({.options = {.rounding_bytes = 512, .small_limit_bytes = 0, .caches = false}, .host = false}); }
 TEST(RandomProgram, SimulatedDeviceThatIsFull) { expect_right({.options = {}, .host = false, .capacity_bytes = 3 << 20}); }
 
 TEST(RandomProgram, PrintsItselfAsSource) {
