@@ -40,6 +40,21 @@ TEST(BiasedLock, TakesTheKeyBackForAnotherThread) {
   BiasedLock::leave_with_key(key);
 }
 
+TEST(BiasedLock, NeverGivesAKeyToAnotherThread) {  // K2: a late store to its flag by the former owner would let two threads in
+  BiasedLock lock;
+  const auto key_of_this_thread = [&] {
+    enter_often(lock);
+    BiasedLock::Key* const key = lock.enter_with_key();
+    if (key != nullptr) BiasedLock::leave_with_key(key);
+    return key;
+  };
+  BiasedLock::Key* const mine = key_of_this_thread();
+  BiasedLock::Key* other = nullptr;
+  std::thread([&] { other = key_of_this_thread(); }).join();
+  EXPECT_NE(mine, other);
+  EXPECT_EQ(key_of_this_thread(), mine);
+}
+
 // Plain counters under the lock: a second thread inside loses updates. Bursts long enough for a key alternate with short ones.
 TEST(BiasedLock, LetsOneThreadInAtATime) {
   BiasedLock lock;
