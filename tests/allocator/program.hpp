@@ -21,7 +21,7 @@ using Program = std::vector<Operation>;
 
 struct Setting {
   AllocatorOptions options;
-  bool host = true;                     // else simulated with 4 KiB pages
+  bool host = true;                      // else simulated with 4 KiB pages
   std::size_t capacity_bytes = 1 << 24;  // of the simulated device
   std::size_t check_every = 997;
 };
