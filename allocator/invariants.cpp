@@ -23,6 +23,7 @@ std::string PieceHeap::check_piece(const Piece& piece) const {
     if (table_.find(piece.offset) != &piece) return "L1: used piece is not in the table" + at;
     return {};
   }
+  if (table_.find(piece.offset) == &piece) return "L1: free piece is in the table" + at;
   if (piece.after != nullptr && piece.after->state == PieceState::kFree && piece.after->stream == piece.stream) {
     return "P2: two free neighbours of one stream" + at;
   }

@@ -8,7 +8,7 @@ namespace reprise {
 
 LiveTable::LiveTable(std::size_t arena_bytes, std::size_t min_bytes)
     : block_shift_(static_cast<unsigned>(std::bit_width(min_bytes) - 1)),
-      empty_leaf_(static_cast<Piece**>(std::calloc(kLeafEntries, sizeof(Piece*)))),
+      empty_leaf_(static_cast<Piece**>(std::calloc(kLeafEntries, sizeof(empty_leaf_[0])))),
       leaf_count_((arena_bytes >> (block_shift_ + kLeafBits)) + 1),
       leaves_(std::make_unique<std::atomic<Piece**>[]>(leaf_count_)) {
   if (empty_leaf_ == nullptr) throw std::bad_alloc();
@@ -26,7 +26,7 @@ bool LiveTable::set(std::size_t offset, Piece* piece) noexcept {
   std::atomic<Piece**>& slot = leaves_[block >> kLeafBits];
   Piece** leaf = slot.load(std::memory_order_relaxed);
   if (leaf == empty_leaf_.get()) {
-    leaf = static_cast<Piece**>(std::calloc(kLeafEntries, sizeof(Piece*)));
+    leaf = static_cast<Piece**>(std::calloc(kLeafEntries, sizeof(leaf[0])));
     if (leaf == nullptr) return false;
     slot.store(leaf, std::memory_order_release);
   }

@@ -8,7 +8,7 @@ namespace reprise {
 
 SlabHeap::SlabHeap(Arena& arena, std::size_t bytes, std::size_t rounding_bytes, std::size_t limit_bytes, bool caches) : arena_(arena), bytes_(bytes) {
   if (bytes_ == 0) return;
-  slabs_ = static_cast<Slab**>(std::calloc(bytes_ / kSlabBytes, sizeof(Slab*)));
+  slabs_ = static_cast<Slab**>(std::calloc(bytes_ / kSlabBytes, sizeof(slabs_[0])));
   if (slabs_ == nullptr) {
     bytes_ = 0;
     return;

@@ -99,9 +99,10 @@ void HostDevice::count_pages(Range& range, std::byte* first, std::size_t bytes, 
     const bool was_full = count == kBlockBytes / page_bytes_;
     count = static_cast<std::uint16_t>(committed ? count + pages : count - pages);
     const bool is_full = count == kBlockBytes / page_bytes_;
-    void* const start = reinterpret_cast<void*>(base + block * kBlockBytes);
+    std::byte* const start = first + (static_cast<std::ptrdiff_t>(block * kBlockBytes) - static_cast<std::ptrdiff_t>(begin));  // where the block begins
+    const bool whole = next - at == kBlockBytes;
     if (was_full != is_full) madvise(start, kBlockBytes, is_full ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-    if (is_full && next - at < kBlockBytes) madvise(start, kBlockBytes, kCollapse);
+    if (is_full && !whole) madvise(start, kBlockBytes, kCollapse);
     at = next;
   }
 }

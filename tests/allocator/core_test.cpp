@@ -204,6 +204,19 @@ TEST(Cache, SizesThatShareAStackServeEachOther) {
   EXPECT_EQ(device.committed_bytes(), 0u);
 }
 
+TEST(Cache, AnAddressMayChangeItsClass) {
+  SimulatedDevice device(std::size_t{1} << 30, 4096);
+  CachingAllocator allocator(device);
+  void* const first = allocator.allocate(64);
+  allocator.deallocate(first);
+  EXPECT_EQ(allocator.allocate(64), first);  // popped: remembered as what was handed out last
+  allocator.deallocate(first);
+  allocator.trim();  // its slab is free for any class
+  EXPECT_EQ(allocator.allocate(128), first);
+  allocator.deallocate(first);
+  EXPECT_EQ(allocator.check_invariants(), "");
+}
+
 TEST(Tags, LiveWithTheAllocation) {
   HostDevice device;
   CachingAllocator allocator(device);
