@@ -60,7 +60,7 @@ Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& 
   int64_t before = 0;
   for (int32_t b = 0; b < profile.data().outside_buffers; b++) before += profile.data().buffers[static_cast<size_t>(b)];
   AllocatorOptions options;
-  options.caches = false;  // peaks exact to the byte
+  // With caches, as in training: what they hold back decides where the next piece lies.
   CachingAllocator core(device, options);
   before += lay_out(core, start);
   core.reset_peaks();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <tuple>
+#include <utility>
 
 #include "allocator/caching_allocator.hpp"
 #include "integration/torch/cpu_allocator.hpp"
@@ -20,7 +21,7 @@ namespace {
 
 constexpr int kMaxVariants = 4;  // of one kind of Pass: nothing left behind, gradients, optimizer state, and one more
 
-constexpr int64_t kGrace = 16;  // a Plan may miss its prediction by this part of the budget: into the temporary file, and the next is made for less
+constexpr int64_t kGrace = 8;  // a Plan may miss its prediction by this part of the budget: into the temporary file, and the next is made for less
 
 int64_t live_bytes() { return static_cast<int64_t>(cpu_core().statistics().live_bytes); }
 
@@ -220,7 +221,7 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
 
 // The heap left more holes than were simulated: the next Plan is made for so much less.
 void Controller::heed_miss(const Pass& pass, Known& known) const {
-  if (pass.overflow_bytes() == 0) return;
+  if (pass.overflow_bytes() == 0 || known.misses++ > 3) return;
   known.missed_bytes += pass.overflow_bytes();
   known.planned_limit = -1;
   if (config().log > 0)
@@ -266,7 +267,7 @@ void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) const {
 
 // Raises, if no Plan fits either.
 void Controller::measured(const std::shared_ptr<Pass>& pass, Known& known) const {
-  known.did_not_fit = pass->overflow_bytes() > 0;
+  known.did_not_fit = pass->only_measured();
   if (!known.did_not_fit) return;
   known.first_refused = out_of_memory_text(overflow::first_asked_bytes());
   make_plan(known, pass->start_live_bytes);
@@ -283,6 +284,7 @@ void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) const {
     known.appearing_bytes = reprise::appearing_bytes(*known.profile);
     known.planned_limit = -1;
     measured(pass, known);
+    if (!known.did_not_fit) heed_miss(*pass, known);
   } catch (const std::exception& e) {  // the Profile there is stays good
     std::fprintf(stderr, "reprise: the second look at this step is not used (%s)\n", e.what());
   }
@@ -300,6 +302,10 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   known.smallest_budget_bytes = 0;
   try {
     result = known.planner->plan(config.policy, limit_bytes, start);
+    if (result.smallest_limit_bytes > 0 && known.missed_bytes > 0) {  // nothing smaller is left: what misses goes on missing
+      known.unplanned_bytes -= std::exchange(known.missed_bytes, 0);
+      return make_plan(known, start_live_bytes);
+    }
     if (result.smallest_limit_bytes > 0) known.smallest_budget_bytes = smallest_budget_for(known, beside, start);
   } catch (const std::exception& e) {  // never the training's problem: saved tensors are dropped in groups, the cap holds
     result.infeasible = std::string("no plan: ") + e.what();
@@ -358,6 +364,9 @@ void Controller::write_is_coming(const at::Tensor& tensor) {
 size_t Controller::revoke(size_t bytes) {
   std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
   if (!lock) return 0;
+  // What a Plan keeps is what its Groups read: taking it makes them run whole closures, which need more memory, not less. The temporary file comes first.
+  for (const auto& weak : alive_)
+    if (auto p = weak.lock(); p && p->options().following && !p->finished && overflow::has_room(bytes)) return 0;
   size_t freed = 0;
   for (auto& weak : alive_) {
     if (freed >= bytes) break;

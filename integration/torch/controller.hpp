@@ -47,6 +47,7 @@ struct Known {
   int64_t planned_limit = -1;   // limit_bytes of `following`
   int64_t unplanned_bytes = 0;  // what the core held beside live bytes when it was made
   int64_t missed_bytes = 0;     // what Plans so far needed beyond their prediction
+  int misses = 0;               // how often; after a few the Plan stays as it is
   int breaks = 0;               // times in a row that a Pass left its Trace
   int64_t passes = 0;
   bool learning = true;

@@ -36,6 +36,7 @@ struct Files {
   std::atomic<std::size_t> live{0}, peak{0}, first_asked{0};
   std::atomic<int> allowed{0};
 
+  bool room_for(std::size_t bytes) const { return bytes <= limit && live <= limit - bytes; }
   void* map(Extent& extent);
   void give_spare_back();
 };
@@ -98,10 +99,16 @@ void forbid() noexcept {
 
 bool allowed() noexcept { return files().allowed.load(std::memory_order_relaxed) > 0; }
 
+bool has_room(std::size_t bytes) noexcept {
+  Files& f = files();
+  std::lock_guard<std::mutex> lock(f.mutex);
+  return f.allowed > 0 && f.room_for(bytes);
+}
+
 void* allocate(std::size_t bytes) noexcept {
   Files& f = files();
   std::lock_guard<std::mutex> lock(f.mutex);
-  if (bytes > f.limit || f.live > f.limit - bytes) return nullptr;
+  if (!f.room_for(bytes)) return nullptr;
   void* pointer = nullptr;
   Extent extent{bytes, (bytes + kPage - 1) / kPage * kPage, 0};
   if (const auto it = f.spare.lower_bound(extent.length); it != f.spare.end() && it->first <= extent.length + extent.length / 4) {

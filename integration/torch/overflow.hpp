@@ -16,6 +16,7 @@ namespace reprise::overflow {
 void allow(std::size_t limit_bytes) noexcept;
 void forbid() noexcept;
 bool allowed() noexcept;
+bool has_room(std::size_t bytes) noexcept;          // under the limit of the last allow()
 void* allocate(std::size_t bytes) noexcept;         // nullptr: no such folder, or its device is full
 bool deallocate(void* pointer) noexcept;            // false: not ours
 std::size_t size_of(const void* pointer) noexcept;  // 0: not ours
