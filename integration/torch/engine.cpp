@@ -29,6 +29,13 @@ namespace {
 
 using torch::autograd::SavedVariableHooks;
 
+// Torch 2.15 drops "Backward0" from what it says; earlier ones name the node.
+template <class Node>
+std::string name_in_words(const Node& node) {
+  if constexpr (requires { node.forward_op_name(); }) return node.forward_op_name();
+  else return node.name();
+}
+
 // A saved tensor: (Value, Geometry), or kept as it was.
 struct Handle final : SavedVariableHooks {
   std::shared_ptr<Pass> pass;
@@ -79,7 +86,7 @@ struct Handle final : SavedVariableHooks {
     if (!impl) return "";
     const at::Tensor tensor(impl);
     const auto& node = tensor.grad_fn();
-    return node ? ", which is output " + std::to_string(tensor.output_nr()) + " of " + node->name() + "," : "";
+    return node ? ", which is output " + std::to_string(tensor.output_nr()) + " of " + name_in_words(*node) + "," : "";
   }
 
   // R8: what was replayed falls back when the autograd task ends; asked for once per task and Pass.

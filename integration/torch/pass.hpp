@@ -222,6 +222,7 @@ class Pass {
   int32_t check_fingerprint(const at::Tensor& tensor, int32_t value, Garbage& garbage);
   void check_outside_copies();  // the same for inputs that were copied, at the end of the Pass
   void follow(size_t op);
+  Group before_break(Group group) const;
   void poll_gone();
   void begin_backward();
   void close(Garbage& garbage);

@@ -74,6 +74,15 @@ void Pass::fetched_kept() {
 
 bool Pass::first_of_task(int task) { return task_.exchange(task) != task; }
 
+// Of a Group, what this Pass really did before it left the Trace.
+Group Pass::before_break(Group group) const {
+  std::erase_if(group.ops, [&](int32_t o) { return o >= broken_at_; });
+  const auto later = [&](int32_t v) { return size_t(v) >= values_.size() || values_[size_t(v)].producer >= broken_at_; };
+  std::erase_if(group.retain, later);
+  std::erase_if(group.sources, later);
+  return group;
+}
+
 c10::Storage Pass::fetch(int32_t id) {
   Garbage garbage;  // released after the mutex
   std::unique_lock<std::mutex> lock(mutex_);
@@ -86,11 +95,12 @@ c10::Storage Pass::fetch(int32_t id) {
     return *s;
   }
   const Group* group = nullptr;
+  std::optional<Group> rest;
   if (const Following* plan = options_.following.get()) {
     auto it = plan->groups.find(id);
     const auto nth = static_cast<size_t>(values_[size_t(id)].triggered++);
     if (it != plan->groups.end() && nth < it->second.size()) group = &plan->plan.groups[size_t(it->second[nth])];
-    if (group && !group->ops.empty() && *std::max_element(group->ops.begin(), group->ops.end()) >= broken_at_) group = nullptr;
+    if (group && broken_at_ != kNever) group = &rest.emplace(before_break(*group));
   }
   note(Mark::kReplayBegin, id);
   replay(*this, id, group);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -19,6 +20,7 @@
 #include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
+#include "integration/torch/overflow.hpp"
 #include "policy/blocks.hpp"
 #include "policy/budget.hpp"
 #include "policy/planner.hpp"
@@ -29,9 +31,28 @@ namespace {
 
 using engine::Controller;
 
+// Live bytes are the core's and the temporary file's. Peaks of the sum, while there is something in the file: noted at every allocation.
+std::atomic<int64_t> peak_with_overflow{0};
+
+void note_peak_with_overflow() {
+  if (overflow::live_bytes() == 0) return;
+  const auto sum = static_cast<int64_t>(cpu_core().statistics().live_bytes + overflow::live_bytes());
+  int64_t seen = peak_with_overflow.load();
+  while (seen < sum && !peak_with_overflow.compare_exchange_weak(seen, sum)) {
+  }
+}
+
+void on_overflow(void* pointer, long long change) {
+  engine::trace_allocation(pointer, change);
+  if (change > 0) note_peak_with_overflow();
+}
+
 class EventOutlet final : public AllocationObserver {
  public:
-  void on_allocate(void* pointer, std::size_t bytes, Tag) noexcept override { engine::trace_allocation(pointer, static_cast<long long>(bytes)); }
+  void on_allocate(void* pointer, std::size_t bytes, Tag) noexcept override {
+    engine::trace_allocation(pointer, static_cast<long long>(bytes));
+    note_peak_with_overflow();
+  }
   void on_free(void* pointer, std::size_t bytes) noexcept override { engine::trace_allocation(pointer, -static_cast<long long>(bytes)); }
 };
 
@@ -81,7 +102,7 @@ bool install() {
   cpu_core().set_observer(new EventOutlet);  // lives as long as the process, as the core does
   cpu_core().set_pressure([](std::size_t bytes) { return Controller::get().revoke(bytes); });
   set_out_of_memory_text(&engine::out_of_memory_text);
-  set_overflow_outlet(&engine::trace_allocation);
+  set_overflow_outlet(&on_overflow);
   engine::install();
   return true;
 }
@@ -120,10 +141,10 @@ void undo() {
 MemoryStats memory_stats() {
   const Statistics s = cpu_core().statistics();
   MemoryStats m;
-  m.live_bytes = int64_t(s.live_bytes);
+  m.live_bytes = int64_t(s.live_bytes + overflow::live_bytes());
   m.allocated_bytes = int64_t(s.allocated_bytes);
   m.reserved_bytes = int64_t(s.reserved_bytes);
-  m.peak_live_bytes = int64_t(s.peak_live_bytes);
+  m.peak_live_bytes = std::max(int64_t(s.peak_live_bytes), peak_with_overflow.load());
   m.peak_allocated_bytes = int64_t(s.peak_allocated_bytes);
   m.peak_reserved_bytes = int64_t(s.peak_reserved_bytes);
   m.cap_bytes = s.cap_bytes == kNoCap ? 0 : int64_t(s.cap_bytes);
@@ -132,7 +153,11 @@ MemoryStats memory_stats() {
   return m;
 }
 
-void reset_peaks() { cpu_core().reset_peaks(); }
+void reset_peaks() {
+  cpu_core().reset_peaks();
+  peak_with_overflow = 0;
+  note_peak_with_overflow();
+}
 
 std::string counters_json() {
   const auto& c = engine::counters;
