@@ -96,7 +96,8 @@ c10::Storage Pass::fetch(int32_t id) {
   }
   const Group* group = nullptr;
   std::optional<Group> rest;
-  if (const Following* plan = options_.following.get()) {
+  // A Value made after the break bears a number that means another one in the Plan.
+  if (const Following* plan = options_.following.get(); plan && values_[size_t(id)].producer < broken_at_) {
     auto it = plan->groups.find(id);
     const auto nth = static_cast<size_t>(values_[size_t(id)].triggered++);
     if (it != plan->groups.end() && nth < it->second.size()) group = &plan->plan.groups[size_t(it->second[nth])];
