@@ -89,7 +89,7 @@ TEST(Planner, RemembersAndIsMonotone) {
     check_plan(p, profile);
     before = p.added_seconds;
   }
-  EXPECT_LT(before, 0.1 * planner.plan(plain / 5).added_seconds);   // not just the slowest for all
+  EXPECT_LT(before, 0.1 * planner.plan(plain / 5).added_seconds);  // not just the slowest for all
 }
 
 TEST(Planner, TheSmallestLimitIsOneThatIsAnswered) {
