@@ -5,6 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "integration/report/amounts.hpp"
 #include "policy/blocks.hpp"
 #include "profiler/peak.hpp"
 #include "profiler/utilization.hpp"
@@ -13,12 +14,6 @@ namespace reprise {
 namespace {
 
 using nlohmann::json;
-
-std::string mebibytes(int64_t bytes) {
-  char text[48];
-  std::snprintf(text, sizeof text, "%.1f MiB", double(bytes) / 1048576.0);
-  return text;
-}
 
 json memory_json(const MemoryStats& m) {
   return {{"live_bytes", m.live_bytes},

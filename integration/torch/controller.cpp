@@ -46,8 +46,8 @@ void exclude_regions(Trace& trace, const std::vector<std::string>& patterns) {
 }
 
 void set_profile(Known& known, Profile profile) {
-  known.planner = std::make_shared<StepPlanner>(profile);
   known.profile = std::make_shared<const Profile>(std::move(profile));
+  known.planner = std::make_shared<StepPlanner>(known.profile);
 }
 
 std::string module_of(const std::string& parameter) {
@@ -65,10 +65,7 @@ Controller& Controller::get() {
 void Controller::enable(Config config, const std::vector<Parameter>& parameters) {
   std::lock_guard<std::mutex> lock(mutex_);
   config_ = std::move(config);
-  known_.clear();
-  generation_++;
-  caught.clear();
-  regions_of_.clear();
+  forget();
   regions_.assign(1, "");
   std::unordered_map<std::string, int32_t> index{{"", 0}};
   for (const Parameter& p : parameters) {
@@ -82,6 +79,10 @@ void Controller::enable(Config config, const std::vector<Parameter>& parameters)
 void Controller::disable() {
   std::lock_guard<std::mutex> lock(mutex_);
   enabled_ = false;
+  forget();
+}
+
+void Controller::forget() {
   known_.clear();
   generation_++;
   caught.clear();
@@ -296,7 +297,7 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   cpu_core().trim();  // what is free now and was not live at the start is no part of what a Plan cannot change
   known.unplanned_bytes = unplanned_bytes() + known.missed_bytes;
   const int64_t beside = start_live_bytes + known.unplanned_bytes;
-  const int64_t limit_bytes = config.budget_bytes > 0 ? std::max<int64_t>(1, config.budget_bytes - beside) : 0;
+  const int64_t limit_bytes = limit_for(known, config, start_live_bytes);
   const StartLayout start = start_layout();
   PlanResult result;
   known.smallest_budget_bytes = 0;

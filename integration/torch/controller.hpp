@@ -88,6 +88,7 @@ class Controller {
 
  private:
   std::pair<uint64_t, Known> find(uint64_t first_operator, int64_t start_live_bytes);  // under the mutex
+  void forget();                                                                       // all that was learned; under the mutex
   void learn(const std::shared_ptr<Pass>& pass, Known& known) const;
   void heed_miss(const Pass& pass, Known& known) const;
   void measured(const std::shared_ptr<Pass>& pass, Known& known) const;

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 
 #include "integration/cpp/reprise.hpp"
+#include "integration/report/amounts.hpp"
 #include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/planning.hpp"
-#include "policy/planner.hpp"
 
 namespace reprise::engine {
 namespace {
@@ -15,12 +14,6 @@ namespace {
 void throw_in_cpp(const std::string& text, int64_t smallest_budget_bytes) { throw Infeasible(text, smallest_budget_bytes); }
 
 std::atomic<InfeasibleThrower> the_thrower{&throw_in_cpp};
-
-std::string mebibytes(int64_t bytes) {
-  char text[48];
-  std::snprintf(text, sizeof text, "%.1f MiB", double(bytes) / 1048576);
-  return text;
-}
 
 // "blocks.3.up 12.0 MiB, …": the three Regions with the most saved bytes.
 std::string holders(const Profile& profile) {
@@ -48,15 +41,15 @@ void set_infeasible_thrower(InfeasibleThrower thrower) { the_thrower = thrower; 
 
 std::string out_of_memory_text(std::size_t asked_bytes) {
   const Statistics s = cpu_core().statistics();
-  return "reprise: out of memory under the budget: asked for " + std::to_string(asked_bytes) + " bytes (" + mebibytes(int64_t(asked_bytes)) + "), live " +
-         mebibytes(int64_t(s.live_bytes)) + ", reserved " + mebibytes(int64_t(s.reserved_bytes)) + ", cap " + mebibytes(int64_t(s.cap_bytes));
+  return "reprise: out of memory under the budget: asked for " + exact_bytes(int64_t(asked_bytes)) + ", live " + mebibytes(int64_t(s.live_bytes)) +
+         ", reserved " + mebibytes(int64_t(s.reserved_bytes)) + ", cap " + mebibytes(int64_t(s.cap_bytes));
 }
 
 void throw_infeasible(std::string text, const Known& known) {
   if (known.profile)
     if (const std::string who = holders(*known.profile); !who.empty()) text += "; most saved bytes: " + who;
   const int64_t smallest = smallest_budget(known);
-  text += smallest > 0 ? "; the smallest budget that the simulator completed is " + std::to_string(smallest) + " bytes (" + mebibytes(smallest) + ")"
+  text += smallest > 0 ? "; the smallest budget that the simulator completed is " + exact_bytes(smallest)
                        : std::string("; the smallest budget is not known: no such step was learned to its end");
   the_thrower.load()(text, smallest);
   throw Infeasible(text, smallest);

@@ -33,7 +33,7 @@ struct Files {
   std::size_t limit = 0;
   std::unordered_map<const void*, Extent> extents;
   std::multimap<std::size_t, std::pair<void*, off_t>> spare;  // by length: still mapped, to be used again
-  std::atomic<std::size_t> live{0}, peak{0}, first_asked{0};
+  std::atomic<std::size_t> peak{0}, first_asked{0};
   std::atomic<int> allowed{0};
 
   bool room_for(std::size_t bytes) const { return bytes <= limit && live <= limit - bytes; }
@@ -88,7 +88,7 @@ void allow(std::size_t limit_bytes) noexcept {
   std::lock_guard<std::mutex> lock(f.mutex);
   if (++f.allowed == 1) f.first_asked = 0;
   f.limit = limit_bytes;
-  f.peak = f.live.load();
+  f.peak = live_bytes();
 }
 
 void forbid() noexcept {
@@ -120,19 +120,19 @@ void* allocate(std::size_t bytes) noexcept {
   }
   if (!pointer) return nullptr;
   f.extents.emplace(pointer, extent);
-  f.live += bytes;
-  f.peak = std::max<std::size_t>(f.peak, f.live);
+  live += bytes;
+  f.peak = std::max<std::size_t>(f.peak, live);
   if (f.first_asked == 0) f.first_asked = bytes;
   return pointer;
 }
 
 bool deallocate(void* pointer) noexcept {
   Files& f = files();
-  if (f.live.load(std::memory_order_acquire) == 0) return false;
+  if (live_bytes() == 0) return false;
   std::lock_guard<std::mutex> lock(f.mutex);
   const auto it = f.extents.find(pointer);
   if (it == f.extents.end()) return false;
-  f.live -= it->second.bytes;
+  live -= it->second.bytes;
   f.spare.emplace(it->second.length, std::pair{pointer, it->second.offset});
   f.extents.erase(it);
   if (f.allowed == 0) f.give_spare_back();
@@ -141,14 +141,13 @@ bool deallocate(void* pointer) noexcept {
 
 std::size_t size_of(const void* pointer) noexcept {
   Files& f = files();
-  if (f.live.load(std::memory_order_acquire) == 0) return 0;
+  if (live_bytes() == 0) return 0;
   std::lock_guard<std::mutex> lock(f.mutex);
   const auto it = f.extents.find(pointer);
   return it == f.extents.end() ? 0 : it->second.bytes;
 }
 
 std::size_t first_asked_bytes() noexcept { return files().first_asked.load(std::memory_order_relaxed); }
-std::size_t live_bytes() noexcept { return files().live.load(std::memory_order_relaxed); }
 std::size_t peak_bytes() noexcept { return files().peak.load(std::memory_order_relaxed); }
 
 }  // namespace reprise::overflow

@@ -8,20 +8,23 @@
 // Threads: everything may be called from any thread. Nothing throws.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 
 namespace reprise::overflow {
+
+inline constinit std::atomic<std::size_t> live{0};  // bytes in the file; written by overflow.cpp only
 
 // Counted: as many forbid() as allow() end it. limit_bytes: of the last allow(). The peak starts anew with each.
 void allow(std::size_t limit_bytes) noexcept;
 void forbid() noexcept;
 bool allowed() noexcept;
-bool has_room(std::size_t bytes) noexcept;          // under the limit of the last allow()
-void* allocate(std::size_t bytes) noexcept;         // nullptr: no such folder, or its device is full
-bool deallocate(void* pointer) noexcept;            // false: not ours
-std::size_t size_of(const void* pointer) noexcept;  // 0: not ours
-std::size_t first_asked_bytes() noexcept;           // the first request since allow(true) that came here; 0: none did
-std::size_t live_bytes() noexcept;
+bool has_room(std::size_t bytes) noexcept;                                                 // under the limit of the last allow()
+void* allocate(std::size_t bytes) noexcept;                                                // nullptr: no such folder, or its device is full
+bool deallocate(void* pointer) noexcept;                                                   // false: not ours
+std::size_t size_of(const void* pointer) noexcept;                                         // 0: not ours
+std::size_t first_asked_bytes() noexcept;                                                  // the first request since allow(true) that came here; 0: none did
+inline std::size_t live_bytes() noexcept { return live.load(std::memory_order_acquire); }  // asked at every allocation and free
 std::size_t peak_bytes() noexcept;
 
 }  // namespace reprise::overflow

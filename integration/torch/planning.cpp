@@ -16,10 +16,14 @@ constexpr int kAttempts = 3;
 
 bool keeps_everything(const Config& config) { return config.policy == "none" || (config.budget_bytes <= 0 && config.policy == "auto"); }
 
+int64_t limit_for(const Known& known, const Config& config, int64_t start_live_bytes) {
+  return config.budget_bytes > 0 ? std::max<int64_t>(1, config.budget_bytes - start_live_bytes - known.unplanned_bytes) : 0;
+}
+
 bool needs_new_plan(const Known& known, const Config& config, int64_t start_live_bytes) {
   if (known.planned_limit == INT64_MAX) return false;  // applied by the user
   if (known.planned_limit < 0) return true;
-  const int64_t limit_bytes = config.budget_bytes > 0 ? std::max<int64_t>(1, config.budget_bytes - start_live_bytes - known.unplanned_bytes) : 0;
+  const int64_t limit_bytes = limit_for(known, config, start_live_bytes);
   if (limit_bytes == known.planned_limit) return false;
   const int64_t slack = known.planned_limit / 100;
   if (known.following && limit_bytes < known.planned_limit && limit_bytes >= known.following->plan.predicted_reserved_bytes) return false;
@@ -27,11 +31,12 @@ bool needs_new_plan(const Known& known, const Config& config, int64_t start_live
 }
 
 StartLayout start_layout() {
-  constexpr int64_t kSmall = 1024, kRounding = 64;  // smaller ones are served from slabs, which count as they are
+  const AllocatorOptions core;  // as the CPU's core is made; small ones are served from slabs, which count as they are
+  const auto small = static_cast<int64_t>(core.small_limit_bytes), rounding = static_cast<int64_t>(core.rounding_bytes);
   StartLayout layout;
   cpu_core().visit_live([&](void* pointer, std::size_t bytes, Tag) {
-    const auto rounded = (static_cast<int64_t>(bytes) + kRounding - 1) / kRounding * kRounding;
-    if (rounded > kSmall) layout.emplace_back(reinterpret_cast<int64_t>(pointer), rounded);
+    const auto rounded = (static_cast<int64_t>(bytes) + rounding - 1) / rounding * rounding;
+    if (rounded > small) layout.emplace_back(reinterpret_cast<int64_t>(pointer), rounded);
   });
   std::sort(layout.begin(), layout.end());
   for (auto it = layout.rbegin(); it != layout.rend(); ++it) it->first -= layout.front().first;
@@ -41,7 +46,7 @@ StartLayout start_layout() {
 // The Plan with the reserved bytes it needs on this heap.
 Plan StepPlanner::tried(Plan plan, int64_t limit_bytes, const StartLayout& start) const {
   plan.limit_bytes = limit_bytes;
-  plan.predicted_reserved_bytes = simulate(plan, profile_, start).peak_reserved_bytes;
+  plan.predicted_reserved_bytes = simulate(plan, *profile_, start).peak_reserved_bytes;
   return plan;
 }
 
@@ -96,7 +101,7 @@ int64_t StepPlanner::smallest_limit(const StartLayout& start) {
 int64_t smallest_budget_for(const Known& known, int64_t beside_bytes, const StartLayout& start) {
   const int64_t now = known.planner->smallest_limit(start), appearing = appearing_bytes(*known.profile);
   if (appearing == 0) return beside_bytes + now;
-  return beside_bytes + std::max(now, appearing + StepPlanner(with_gradients_resident(*known.profile)).smallest_limit(start));
+  return beside_bytes + std::max(now, appearing + StepPlanner(std::make_shared<const Profile>(with_gradients_resident(*known.profile))).smallest_limit(start));
 }
 
 }  // namespace reprise::engine

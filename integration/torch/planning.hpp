@@ -5,6 +5,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "integration/torch/controller.hpp"
 #include "policy/planner.hpp"
@@ -23,7 +24,7 @@ struct PlanResult {
 // Threads: one mutex; any thread may ask.
 class StepPlanner {
  public:
-  explicit StepPlanner(const Profile& profile) : profile_(profile), planner_(profile) {}
+  explicit StepPlanner(std::shared_ptr<const Profile> profile) : profile_(std::move(profile)), planner_(*profile_) {}
 
   PlanResult plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start);
   int64_t smallest_limit(const StartLayout& start);
@@ -33,11 +34,12 @@ class StepPlanner {
   PlanResult automatic(int64_t limit_bytes, const StartLayout& start);
 
   std::mutex mutex_;
-  Profile profile_;
+  std::shared_ptr<const Profile> profile_;
   Planner planner_;
 };
 
 bool keeps_everything(const Config& config);  // policy "none", or no budget with "auto"
+int64_t limit_for(const Known& known, const Config& config, int64_t start_live_bytes);  // above the Pass's start; 0: no budget
 // Hysteresis: a Plan is not changed for less than 1 % of its limit.
 bool needs_new_plan(const Known& known, const Config& config, int64_t start_live_bytes);
 // The smallest budget for this step and for the next, which begins with its gradients there. beside_bytes: live and rounding at the Pass's start.

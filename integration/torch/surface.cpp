@@ -15,6 +15,7 @@
 
 #include "allocator/caching_allocator.hpp"
 #include "integration/cpp/reprise.hpp"
+#include "integration/report/amounts.hpp"
 #include "integration/report/report.hpp"
 #include "integration/torch/controller.hpp"
 #include "integration/torch/cpu_allocator.hpp"
@@ -56,19 +57,13 @@ class EventOutlet final : public AllocationObserver {
   void on_free(void* pointer, std::size_t bytes) noexcept override { engine::trace_allocation(pointer, -static_cast<long long>(bytes)); }
 };
 
-std::string mebibytes(int64_t bytes) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%lld bytes (%.1f MiB)", static_cast<long long>(bytes), double(bytes) / 1048576.0);
-  return text;
-}
-
 std::string before_text;  // what was allocated when we were installed; written once, before any thread reads it
 
 std::string resident_text() {
   std::ifstream statm("/proc/self/statm");
   int64_t pages = 0, resident = 0;
   statm >> pages >> resident;
-  return "installed into a process that held " + mebibytes(resident * sysconf(_SC_PAGESIZE)) +
+  return "installed into a process that held " + exact_bytes(resident * sysconf(_SC_PAGESIZE)) +
          "; tensors made before stay on torch's own allocator and outside the budget";
 }
 
@@ -82,7 +77,7 @@ int64_t budget_bytes(const std::string& budget) {
   if (budget.empty()) return 0;
   const int64_t device = device_bytes(), bytes = Budget::parse(budget).resolve(device);
   if (bytes <= device) return bytes;
-  std::fprintf(stderr, "reprise: budget %s is more than the device has (%s); using that\n", budget.c_str(), mebibytes(device).c_str());
+  std::fprintf(stderr, "reprise: budget %s is more than the device has (%s); using that\n", budget.c_str(), exact_bytes(device).c_str());
   return device;
 }
 
@@ -112,7 +107,7 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   const Scheme scheme = Scheme::parse(options.policy);
   const int64_t live = engine::installed() ? int64_t(cpu_core().statistics().live_bytes) : 0;
   if (bytes > 0 && bytes < live)
-    throw std::invalid_argument("argument budget: " + mebibytes(bytes) + " is less than the " + mebibytes(live) + " that are live already");
+    throw std::invalid_argument("argument budget: " + exact_bytes(bytes) + " is less than the " + exact_bytes(live) + " that are live already");
   install();
   if (parameters.empty()) std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
   engine::Config config;
@@ -126,8 +121,8 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   std::vector<engine::Parameter> named;
   for (const auto& [name, storage] : parameters) named.push_back({name, storage});
   if (!cpu_core().set_cap(bytes > 0 ? std::size_t(bytes) : kNoCap))
-    throw std::invalid_argument("argument budget: " + mebibytes(bytes) +
-                                " cannot be made the cap: " + mebibytes(int64_t(cpu_core().statistics().reserved_bytes)) + " are reserved by live tensors");
+    throw std::invalid_argument("argument budget: " + exact_bytes(bytes) +
+                                " cannot be made the cap: " + exact_bytes(int64_t(cpu_core().statistics().reserved_bytes)) + " are reserved by live tensors");
   Controller::get().enable(std::move(config), named);
   engine::arm_this_thread();
 }

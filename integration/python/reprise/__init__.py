@@ -181,7 +181,7 @@ def _wrap_blocks(plan, model):
     lost = [name for name in names if not name or name not in modules]
     if lost:
         raise ValueError(f"argument plan: {len(lost)} of its {len(names)} Blocks are no module of this model (the first: {lost[0]!r}); executor='engine' can follow it")
-    _core.undo()
+    undo(model)
     for name in set(names):
         module = modules[name]
         module.forward = functools.partial(torch.utils.checkpoint.checkpoint, module.forward, use_reentrant=False)
