@@ -45,11 +45,6 @@ void exclude_regions(Trace& trace, const std::vector<std::string>& patterns) {
     }
 }
 
-void set_profile(Known& known, Profile profile) {
-  known.profile = std::make_shared<const Profile>(std::move(profile));
-  known.planner = std::make_shared<StepPlanner>(known.profile);
-}
-
 std::string module_of(const std::string& parameter) {
   const size_t dot = parameter.rfind('.');
   return dot == std::string::npos ? std::string() : parameter.substr(0, dot);
@@ -72,6 +67,7 @@ void Controller::enable(Config config, const std::vector<Parameter>& parameters)
     auto [it, fresh] = index.emplace(module_of(p.name), static_cast<int32_t>(regions_.size()));
     if (fresh) regions_.push_back(it->first);
     regions_of_[p.storage] = it->second;
+    tag_storage(*p.storage, Category::kParameter, it->second);
   }
   enabled_ = true;
 }
@@ -134,7 +130,9 @@ std::pair<uint64_t, Known> Controller::find(uint64_t key, int64_t start_live_byt
     const uint64_t next = (key ^ 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
     if (!known_.count(next)) {
       Known& derived = known_[next];
-      set_profile(derived, with_gradients_resident(*here.profile));
+      derived.profile = std::make_shared<const Profile>(with_gradients_resident(*here.profile));
+      derived.planner = std::make_shared<StepPlanner>(derived.profile);
+      derived.regions = here.regions;
       derived.match = here.match;
       derived.derived = true;
       if (here.planned_limit == INT64_MAX) derived.following = here.following, derived.planned_limit = INT64_MAX;
@@ -185,6 +183,7 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
   known.passes++;
   if (known.learning) known.following.reset();
   store(pass.key, known, generation);
+  options.regions = known.regions;
   options.verify = config.verify;
   options.fingerprint = config.verify || known.learning;
   options.trace = known.learning;
@@ -260,6 +259,36 @@ void Controller::heed_miss(const Pass& pass, Known& known) const {
                  static_cast<long long>(pass.overflow_bytes()));
 }
 
+std::vector<std::string> Controller::region_names() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return regions_;
+}
+
+// A Profile may have found Regions between those of the parameters: they get a number of their own.
+std::shared_ptr<const std::vector<int32_t>> Controller::regions_by_value(const Profile& profile) {
+  std::vector<int32_t> number, out;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const std::string& name : profile.data().regions) {
+      auto it = std::find(regions_.begin(), regions_.end(), name);
+      if (it == regions_.end()) it = regions_.insert(it, name);
+      number.push_back(static_cast<int32_t>(it - regions_.begin()));
+    }
+  }
+  for (const ProfileValue& v : profile.values()) {
+    if (v.makers.empty()) continue;
+    out.resize(std::max(out.size(), size_t(v.trace_value) + 1), -1);
+    out[size_t(v.trace_value)] = number[size_t(profile.ops()[size_t(v.makers.back())].region)];
+  }
+  return std::make_shared<const std::vector<int32_t>>(std::move(out));
+}
+
+void Controller::set_profile(Known& known, Profile profile) {
+  known.regions = regions_by_value(profile);
+  known.profile = std::make_shared<const Profile>(std::move(profile));
+  known.planner = std::make_shared<StepPlanner>(known.profile);
+}
+
 Trace Controller::trace_of(const Pass& pass) const {
   std::unordered_map<c10::StorageImpl*, int32_t> regions_of;
   std::vector<std::string> regions;
@@ -273,7 +302,7 @@ Trace Controller::trace_of(const Pass& pass) const {
   return trace;
 }
 
-void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) const {
+void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) {
   if (pass->caught_something()) return;  // R11: the next Pass keeps what was written unseen, and is learned instead
   try {
     set_profile(known, Profile::from_trace(trace_of(*pass)));
@@ -306,7 +335,7 @@ void Controller::measured(const std::shared_ptr<Pass>& pass, Known& known) const
 }
 
 // The first Pass under a Plan was measured too: with warm caches, and with what the learning Pass left behind in its place.
-void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) const {
+void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) {
   known.settled = true;
   known.derived = false;
   try {

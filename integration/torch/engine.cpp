@@ -33,8 +33,7 @@ using torch::autograd::SavedVariableHooks;
 // A saved tensor: (Value, Geometry), or kept as it was.
 struct Handle final : SavedVariableHooks {
   std::shared_ptr<Pass> pass;
-  int32_t value = -1;
-  at::Tensor kept;
+  Pass::Saved saved;
   Geometry geometry;
   Version version;
   bool versioned = false;
@@ -42,14 +41,12 @@ struct Handle final : SavedVariableHooks {
 
   explicit Handle(std::shared_ptr<Pass> p) : pass(std::move(p)) {}
   ~Handle() override {
-    if (pass && saved_) pass->release(value);
+    if (pass && packed_) pass->release(saved);
   }
 
   void call_pack_hook(const at::Tensor& tensor) override {
-    Pass::Saved saved = pass->save(tensor, thread_state().keep_depth > 0);
-    saved_ = true;
-    value = saved.value;
-    kept = std::move(saved.kept);
+    saved = pass->save(tensor, thread_state().keep_depth > 0);
+    packed_ = true;
     versioned = !reason_not_plain(tensor);  // every tensor that became a Value is plain
     if (!versioned) return;
     geometry = Geometry::of(tensor);
@@ -60,13 +57,13 @@ struct Handle final : SavedVariableHooks {
   at::Tensor call_unpack_hook() override {
     if (versioned) version.check(geometry, [this] { return origin.text(); });
     ask_for_end();
-    if (value < 0) {
+    if (saved.value < 0) {
       pass->fetched_kept();
-      return kept;
+      return saved.kept;
     }
     c10::InferenceMode no_inference(false);
     try {
-      return geometry.over(pass->fetch(value));
+      return geometry.over(pass->fetch(saved.value));
     } catch (const c10::OutOfMemoryError& error) {
       convert(error, pass.get());
     }
@@ -86,7 +83,7 @@ struct Handle final : SavedVariableHooks {
       Controller::get().raise_if_infeasible(p->key);
     });
   }
-  bool saved_ = false;
+  bool packed_ = false;
 };
 
 void arm(ThreadState& t) {

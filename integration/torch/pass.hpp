@@ -30,6 +30,7 @@
 #include "integration/torch/conditions.hpp"
 #include "integration/torch/operator_facts.hpp"
 #include "integration/torch/overflow.hpp"
+#include "integration/torch/tags.hpp"
 #include "integration/torch/tensor_view.hpp"
 #include "policy/plan.hpp"
 #include "profiler/trace.hpp"
@@ -135,6 +136,7 @@ struct PassOptions {
   bool fingerprint = false;            // R11
   bool verify = false;                 // replay everything once and compare (REPRISE_VERIFY)
   std::shared_ptr<const Following> following;
+  std::shared_ptr<const std::vector<int32_t>> regions;  // per Value of the Trace that was learned; may be null
 };
 
 struct Counters {
@@ -165,7 +167,7 @@ class Pass {
   };  // kept is set where the Value is no replay's business
   Saved save(const at::Tensor& tensor, bool keep);
   c10::Storage fetch(int32_t value);            // replays if it has to
-  void release(int32_t value);                  // a handle died; value -1: a kept one
+  void release(const Saved& saved);             // its handle died
   void end_of_task(int task, bool graph_kept);  // an autograd task is through
   bool recording() const { return recording_.load(std::memory_order_relaxed); }
   bool idle() const { return live_handles_.load(std::memory_order_relaxed) == 0; }
@@ -213,6 +215,9 @@ class Pass {
   }
   c10::Storage private_copy(int32_t value, const c10::Storage& storage);
   void hold(int32_t value, Garbage& garbage);  // the program's storage
+  void tag_made(int32_t value, const c10::Storage& storage) const;
+  void tag_held(const Value& value) const;  // does autograd need it?
+  void count_whole(const at::Tensor& kept, int change);
   void let_go(Value& value, Garbage& garbage);
   void let_go_if_unneeded(int32_t value, Garbage& garbage);
   std::optional<c10::Storage> available(int32_t value) const;
@@ -243,7 +248,8 @@ class Pass {
   int group_dropped_values_ = 0;
   int64_t copied_input_bytes_ = 0;
   int32_t group_ = 0;
-  int32_t broken_at_ = kNever;  // the first Op that is not the Trace's: what the Plan says of earlier ones still holds
+  std::unordered_map<c10::StorageImpl*, int32_t> whole_;  // storages of saved tensors that are no Value's business -> how many
+  int32_t broken_at_ = kNever;                            // the first Op that is not the Trace's: what the Plan says of earlier ones still holds
   std::atomic<bool> recording_{true}, backward_seen_{false};
   std::atomic<int64_t> live_handles_{0};
   std::atomic<bool> saved_anything_{false};

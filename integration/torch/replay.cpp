@@ -109,6 +109,8 @@ class Replay {
       value.held = std::move(storage);
       value.held_is_private = true;
       value.memo_task = task;
+      pass_.tag_made(v, value.held);
+      pass_.tag_held(value);
     }
   }
 

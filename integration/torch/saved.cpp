@@ -20,6 +20,7 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   auto keep_whole = [&] {
     counters.kept++;
     saved.kept = tensor.is_leaf() ? tensor : tensor.detach();
+    count_whole(saved.kept, 1);
     return saved;
   };
   if (reason_not_plain(tensor) || !recording()) return keep_whole();
@@ -35,6 +36,7 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   if (values_[size_t(v)].producer == kNoOp) return keep_whole();
   Value& value = values_[size_t(v)];
   value.handles++;
+  tag_held(value);
   saved.value = v;
   const Following* plan = options_.following.get();
   const bool planned = plan && values_[size_t(v)].producer < broken_at_ && size_t(v) < plan->keep.size() && (plan->keep[size_t(v)] || plan->drop[size_t(v)]);
@@ -70,6 +72,14 @@ void Pass::fetched_kept() {
   if (backward_seen()) return;
   std::lock_guard<std::mutex> lock(mutex_);
   begin_backward();
+}
+
+void Pass::count_whole(const at::Tensor& kept, int change) {
+  if (reason_not_plain(kept)) return;
+  c10::StorageImpl* const storage = kept.storage().unsafeGetStorageImpl();
+  const int32_t count = whole_[storage] += change;
+  if (count == 0) whole_.erase(storage);
+  if (count == 0 || (count == 1 && change == 1)) tag_saved(*storage, count > 0);
 }
 
 bool Pass::first_of_task(int task) { return task_.exchange(task) != task; }
@@ -125,14 +135,17 @@ c10::Storage Pass::fetch(int32_t id) {
   return *s;
 }
 
-void Pass::release(int32_t id) {
+void Pass::release(const Saved& saved) {
   Garbage garbage;
   std::lock_guard<std::mutex> lock(mutex_);
   live_handles_--;
-  if (id >= 0) {
-    id = latest(id);
+  if (saved.value < 0) {
+    count_whole(saved.kept, -1);
+  } else {
+    const int32_t id = latest(saved.value);
     if (--values_[size_t(id)].handles == 0) {
       note(Mark::kRelease, id);
+      tag_held(values_[size_t(id)]);
       let_go_if_unneeded(id, garbage);
     }
   }
