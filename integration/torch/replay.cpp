@@ -97,6 +97,7 @@ class Replay {
   void run() {
     c10::impl::ExcludeDispatchKeyGuard no_recording(c10::DispatchKey::Fake);
     c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    c10::impl::ExcludeDispatchKeyGuard no_modes(c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
     at::AutoDispatchBelowADInplaceOrView below;
     pass_.running_ = this;
     pass_.replaying_ = std::this_thread::get_id();

@@ -19,7 +19,7 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   // Never the tensor itself where it has a history: that is a reference cycle with its own grad_fn. A leaf has none, and its .data may be set.
   auto keep_whole = [&] {
     counters.kept++;
-    saved.kept = tensor.is_leaf() ? tensor : tensor.detach();
+    saved.kept = tensor.is_leaf() ? tensor : detached(tensor);
     count_whole(saved.kept, 1);
     return saved;
   };

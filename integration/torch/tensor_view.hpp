@@ -49,6 +49,9 @@ struct Version {
   [[noreturn]] void refuse(const Geometry& geometry, const std::string& purpose) const;
 };
 
+// As detach(), but no mode of the user sees it (R2). For a subclass, whose detach() is its own business, it is detach().
+at::Tensor detached(const at::Tensor& tensor);
+
 c10::Storage clone_storage(const c10::Storage& storage, c10::Device device);  // bytes copied through torch's allocator
 
 }  // namespace reprise::engine
