@@ -421,6 +421,18 @@ void Controller::write_is_coming(const at::Tensor& tensor) {
   for (auto& p : passes) p->prepare_unrecorded_write(tensor);
 }
 
+std::string Controller::check_invariants() const {
+  std::vector<std::shared_ptr<Pass>> passes;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& weak : alive_)
+      if (auto p = weak.lock()) passes.push_back(std::move(p));
+  }
+  for (const auto& p : passes)
+    if (std::string broken = p->check_invariants(); !broken.empty()) return broken;
+  return "";
+}
+
 size_t Controller::revoke(size_t bytes) {
   if (rest_.wake()) return 0;  // nothing is held: the temporary file serves this one
   std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
