@@ -85,6 +85,7 @@ void Controller::disable() {
 void Controller::forget() {
   known_.clear();
   generation_++;
+  rest_.reset();
   caught.clear();
   regions_of_.clear();
 }
@@ -98,6 +99,10 @@ std::shared_ptr<Pass> Controller::begin_pass() {
   auto pass = std::make_shared<Pass>(PassOptions{});
   pass->start_live_bytes = live_bytes();
   counters.passes++;
+  if (rest_.woken_midway()) {
+    pass->partial = true;
+    pass->may_overflow(std::nullopt);
+  }
   std::lock_guard<std::mutex> lock(mutex_);
   std::erase_if(alive_, [](const auto& weak) {
     auto p = weak.lock();
@@ -145,6 +150,18 @@ std::pair<uint64_t, Known> Controller::find(uint64_t key, int64_t start_live_byt
   return {key, known_[key]};
 }
 
+// Without a Plan: saved Values are dropped in Groups, unless everything is to be kept.
+PassOptions Controller::unplanned_options(const Config& config, int64_t start_live_bytes) {
+  PassOptions options;
+  const int64_t room = config.budget_bytes > 0 ? std::max<int64_t>(0, config.budget_bytes - start_live_bytes) : int64_t{1} << 30;
+  options.copy_input_bytes = std::min<int64_t>(options.copy_input_bytes, room / 32);
+  if (!keeps_everything(config)) {
+    options.unplanned = PassOptions::Unplanned::kGroups;
+    options.group_bytes = std::max<int64_t>(int64_t{16} << 10, room / 16);
+  }
+  return options;
+}
+
 void Controller::choose(Pass& pass, uint64_t first_operator) {
   Config config;
   Known known;
@@ -153,23 +170,24 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
     std::lock_guard<std::mutex> lock(mutex_);
     config = config_;
     generation = generation_;
-    std::tie(pass.key, known) = find(first_operator, pass.start_live_bytes);
-    last_known_ = pass.key;
+    if (!pass.partial) {
+      std::tie(pass.key, known) = find(first_operator, pass.start_live_bytes);
+      last_known_ = pass.key;
+    }
+  }
+  PassOptions options = unplanned_options(config, pass.start_live_bytes);
+  if (pass.partial) {
+    options.fingerprint = true;  // R11: these Ops were not looked at before
+    pass.set_options(std::move(options));
+    return;
   }
   if (known.profile && !known.learning && !config.verify && needs_new_plan(known, config, pass.start_live_bytes)) make_plan(known, pass.start_live_bytes);
   known.passes++;
   if (known.learning) known.following.reset();
   store(pass.key, known, generation);
-  PassOptions options;
   options.verify = config.verify;
   options.fingerprint = config.verify || known.learning;
   options.trace = known.learning;
-  const int64_t room = config.budget_bytes > 0 ? std::max<int64_t>(0, config.budget_bytes - pass.start_live_bytes) : int64_t{1} << 30;
-  options.copy_input_bytes = std::min<int64_t>(options.copy_input_bytes, room / 32);
-  if (!keeps_everything(config)) {
-    options.unplanned = PassOptions::Unplanned::kGroups;
-    options.group_bytes = std::max<int64_t>(int64_t{16} << 10, room / 16);
-  }
   if (known.profile && !known.learning && !config.verify) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
   const bool unseen = known.learning || known.derived;  // nobody has seen this step yet: it is measured to its end
@@ -194,7 +212,7 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
   if (pass->finished) return;
   const bool with_backward = pass->backward_seen();
   pass->stop_recording();
-  if (!with_backward || !enabled() || pass->wants_choice()) return;
+  if (!with_backward || !watching() || pass->wants_choice() || pass->partial) return;
   uint64_t generation = 0;
   std::optional<Known> known;
   {
@@ -218,6 +236,18 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     known->learning = true;  // the step changed: learn it anew, but not for ever
   }
   store(pass->key, *known, generation);
+  rest_.after_pass(all_fits(*pass));
+}
+
+// This Pass repeated what was planned with nothing to replay, and so would every other kind of step seen so far.
+bool Controller::all_fits(const Pass& pass) const {
+  if (!pass.plan_held() || pass.options().trace || pass.overflow_bytes() > 0) return false;
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (config_.policy != "auto" || config_.budget_bytes == 0) return false;
+  return std::all_of(known_.begin(), known_.end(), [](const auto& kind) {
+    const Known& known = kind.second;
+    return known.passes == 0 || (known.following && known.planned_limit != INT64_MAX && known.following->plan.groups.empty());
+  });
 }
 
 // The heap left more holes than were simulated: the next Plan is made for so much less.
@@ -363,6 +393,7 @@ void Controller::write_is_coming(const at::Tensor& tensor) {
 }
 
 size_t Controller::revoke(size_t bytes) {
+  if (rest_.wake()) return 0;  // nothing is held: the temporary file serves this one
   std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
   if (!lock) return 0;
   // What a Plan keeps is what its Groups read: taking it makes them run whole closures, which need more memory, not less. The temporary file comes first.

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "integration/torch/pass.hpp"
+#include "integration/torch/rest.hpp"
 #include "profiler/profile.hpp"
 
 namespace reprise::engine {
@@ -72,6 +73,8 @@ class Controller {
   void enable(Config config, const std::vector<Parameter>& parameters);
   void disable();
   bool enabled() const { return enabled_.load(std::memory_order_relaxed); }
+  bool watching() const { return enabled() && !rest_.resting(); }
+  void set_observer(AllocationObserver* observer) { rest_.set_observer(observer); }
   Config config() const;
 
   std::shared_ptr<Pass> begin_pass();
@@ -87,10 +90,12 @@ class Controller {
   void replace_plan(const Plan& plan);  // apply(): throws std::invalid_argument if it was made for another Trace
 
  private:
+  static PassOptions unplanned_options(const Config& config, int64_t start_live_bytes);
   std::pair<uint64_t, Known> find(uint64_t first_operator, int64_t start_live_bytes);  // under the mutex
   void forget();                                                                       // all that was learned; under the mutex
   void learn(const std::shared_ptr<Pass>& pass, Known& known) const;
   void heed_miss(const Pass& pass, Known& known) const;
+  bool all_fits(const Pass& pass) const;
   void measured(const std::shared_ptr<Pass>& pass, Known& known) const;
   void settle(const std::shared_ptr<Pass>& pass, Known& known) const;
   Trace trace_of(const Pass& pass) const;
@@ -100,6 +105,7 @@ class Controller {
 
   mutable std::mutex mutex_;
   std::atomic<bool> enabled_{false};
+  Rest rest_;
   Config config_;
   std::unordered_map<c10::StorageImpl*, int32_t> regions_of_;
   std::vector<std::string> regions_{""};

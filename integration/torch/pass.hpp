@@ -110,6 +110,7 @@ struct Following {
   std::vector<uint8_t> keep;                                 // per Value
   std::vector<int32_t> reads;                                // per Value: Groups that name it as a source
   std::unordered_map<int32_t, std::vector<int32_t>> groups;  // trigger -> indices into plan.groups, in order
+  std::unordered_map<int32_t, int32_t> retained_by;          // Value -> the first Group that makes it and holds it
   static std::shared_ptr<const Following> of(Plan plan, std::vector<uint64_t> match);
 };
 
@@ -201,6 +202,7 @@ class Pass {
   double started_seconds = 0;
   uint64_t key = 0;  // of the first Op: which Known it belongs to
   bool finished = false;
+  bool partial = false;  // begun in the middle of a step
 
  private:
   friend class Replay;  // replay.cpp
@@ -232,6 +234,7 @@ class Pass {
   int32_t check_fingerprint(const at::Tensor& tensor, int32_t value, Garbage& garbage);
   void check_outside_copies();  // the same for inputs that were copied, at the end of the Pass
   void follow(size_t op);
+  std::optional<Group> planned_group(int32_t value);
   Group before_break(Group group) const;
   void poll_gone();
   void begin_backward();

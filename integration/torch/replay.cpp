@@ -35,7 +35,7 @@ class Replay {
     return true;
   }
 
-  // Everything that `trigger` needs, back to what is there; retains the saved Values of its own group on the way.
+  // Everything that `trigger` needs, back to what is there. Where no Plan says more, retains the saved Values of the trigger's own group on the way.
   void plan_closure(int32_t trigger) {
     trigger_ = trigger;
     std::vector<uint8_t> needed(pass_.ops_.size(), 0), seen(pass_.values_.size(), 0);
@@ -50,8 +50,9 @@ class Replay {
     const int32_t group = pass_.values_[size_t(trigger)].group;
     want(trigger);
     retain_.insert(trigger);
-    for (size_t v = 0; v < pass_.values_.size(); v++)
-      if (pass_.values_[v].handles > 0 && pass_.values_[v].group == group && pass_.values_[v].producer != kNoOp && pass_.is_open(pass_.values_[v])) {
+    const bool planned = pass_.options_.following && pass_.values_[size_t(trigger)].producer < pass_.broken_at_;
+    for (size_t v = 0; v < pass_.values_.size() && !planned; v++)
+      if (const Value& mate = pass_.values_[v]; mate.handles > 0 && mate.group == group && mate.producer != kNoOp && pass_.is_open(mate)) {
         want(int32_t(v));
         retain_.insert(int32_t(v));
       }
@@ -89,7 +90,7 @@ class Replay {
   void plan_everything() {
     from_scratch_ = true;
     for (size_t o = 0; o < pass_.ops_.size(); o++)
-      if (!pass_.ops_[o].opaque_reason) order_.push_back(int32_t(o));
+      if (!pass_.ops_[size_t(o)].opaque_reason) order_.push_back(int32_t(o));
     count_uses();
   }
 
@@ -226,7 +227,8 @@ class Replay {
   void take(int32_t index, int32_t v, const c10::Storage& storage) {
     Value& value = pass_.values_[size_t(v)];
     const Op& op = pass_.ops_[size_t(index)];
-    if (value.has_fingerprint && value.producer == index && !value.uninitialised) {
+    if (value.producer != index) return;  // settled since: its content came from elsewhere, and is held
+    if (value.has_fingerprint && !value.uninitialised) {
       TORCH_CHECK(fingerprint_of(storage) == value.fingerprint, "reprise: replaying Op ", index, " (", op.facts->name, ") gave other bits than its first run");
       counters.verified++;
     }

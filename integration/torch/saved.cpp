@@ -85,6 +85,20 @@ Group Pass::before_break(Group group) const {
   return group;
 }
 
+// The Group that the Plan runs when this Value is asked for; where it expected another one to be asked for first, the Group that has this one too.
+std::optional<Group> Pass::planned_group(int32_t id) {
+  const Following* plan = options_.following.get();
+  // A Value made after the break bears a number that means another one in the Plan.
+  if (!plan || values_[size_t(id)].producer >= broken_at_) return std::nullopt;
+  int32_t chosen = -1;
+  const auto nth = static_cast<size_t>(values_[size_t(id)].triggered++);
+  if (const auto it = plan->groups.find(id); it != plan->groups.end() && nth < it->second.size()) chosen = it->second[nth];
+  else if (const auto with = plan->retained_by.find(id); with != plan->retained_by.end()) chosen = with->second;
+  if (chosen < 0) return std::nullopt;
+  const Group& group = plan->plan.groups[size_t(chosen)];
+  return broken_at_ == kNever ? group : before_break(group);
+}
+
 c10::Storage Pass::fetch(int32_t id) {
   Garbage garbage;  // released after the mutex
   std::unique_lock<std::mutex> lock(mutex_);
@@ -96,17 +110,9 @@ c10::Storage Pass::fetch(int32_t id) {
     counters.found_alive++;
     return *s;
   }
-  const Group* group = nullptr;
-  std::optional<Group> rest;
-  // A Value made after the break bears a number that means another one in the Plan.
-  if (const Following* plan = options_.following.get(); plan && values_[size_t(id)].producer < broken_at_) {
-    auto it = plan->groups.find(id);
-    const auto nth = static_cast<size_t>(values_[size_t(id)].triggered++);
-    if (it != plan->groups.end() && nth < it->second.size()) group = &plan->plan.groups[size_t(it->second[nth])];
-    if (group && broken_at_ != kNever) group = &rest.emplace(before_break(*group));
-  }
+  const std::optional<Group> group = planned_group(id);
   note(Mark::kReplayBegin, id);
-  replay(*this, id, group);
+  replay(*this, id, group ? &*group : nullptr);
   if (group)
     for (int32_t s : group->sources) {
       values_[size_t(s)].reads_left--;
@@ -172,6 +178,7 @@ void Pass::close(Garbage& garbage) {
 }
 
 void Pass::may_overflow(std::optional<size_t> limit_bytes) {
+  if (overflow_start_bytes_ >= 0) return;
   overflow_start_bytes_ = static_cast<int64_t>(overflow::live_bytes());
   only_measured_ = !limit_bytes;
   overflow::allow(limit_bytes ? overflow::live_bytes() + *limit_bytes : SIZE_MAX);

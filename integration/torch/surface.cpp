@@ -94,7 +94,7 @@ bool install() {
   const bool fresh = !cpu_allocator_installed();
   install_cpu_allocator();
   if (fresh) before_text = resident_text();
-  cpu_core().set_observer(new EventOutlet);  // lives as long as the process, as the core does
+  Controller::get().set_observer(new EventOutlet);  // lives as long as the process, as the core does
   cpu_core().set_pressure([](std::size_t bytes) { return Controller::get().revoke(bytes); });
   set_out_of_memory_text(&engine::out_of_memory_text);
   set_overflow_outlet(&on_overflow);

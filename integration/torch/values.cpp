@@ -307,7 +307,10 @@ std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> 
   for (size_t g = 0; g < plan.groups.size(); g++) {
     f->groups[plan.groups[g].trigger].push_back(static_cast<int32_t>(g));
     f->drop[size_t(plan.groups[g].trigger)] = 1;
-    for (int32_t v : plan.groups[g].retain) f->drop[size_t(v)] = 1;
+    for (int32_t v : plan.groups[g].retain) {
+      f->drop[size_t(v)] = 1;
+      f->retained_by.emplace(v, static_cast<int32_t>(g));
+    }
     for (int32_t s : plan.groups[g].sources) f->reads[size_t(s)]++;
   }
   f->plan = std::move(plan);

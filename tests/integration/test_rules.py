@@ -375,6 +375,31 @@ def test_r10_undo_restores_plain_memory(stack):
     assert reprise.memory_stats()["cap_bytes"] == 0
 
 
+def gradients_of(model, x):
+    model.zero_grad(set_to_none=False)
+    model(x).square().mean().backward()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+def test_r10_rests_where_everything_fits_and_wakes_at_the_cap(stack):
+    """Nothing is recorded, no tensor hooked, once steps fit; a step four times as large then makes it plan, and the cap holds all the way."""
+    small, large = batch(), torch.randn(4096, 256)
+    plain = {len(x): gradients_of(stack, x) for x in (small, large)}
+    budget = live() + 48 * MIB      # 16 MiB of activations fit, 64 MiB do not
+    reprise.auto_checkpoint(stack, budget)
+    reprise.reset_peaks()
+    for _ in range(8):
+        gradients_of(stack, small)
+    seen = counted(lambda: gradients_of(stack, small))
+    assert seen["recorded"] == seen["kept"] == seen["dropped"] == seen["passes"] == 0
+    for _ in range(4):
+        assert all(map(torch.equal, gradients_of(stack, large), plain[4096]))
+        assert reprise.memory_stats()["peak_reserved_bytes"] <= budget
+    seen = counted(lambda: gradients_of(stack, large))
+    assert seen["replayed"] > 0 and seen["unplanned"] == seen["overflow_bytes"] == 0
+    assert all(map(torch.equal, gradients_of(stack, small), plain[1024]))
+
+
 def test_r10_forked_worker_is_uncapped(stack):
     learn(stack, live() + 40 * MIB, "auto")
     reading, writing_end = torch.multiprocessing.get_context("fork").Pipe(False)
