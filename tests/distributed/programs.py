@@ -1,9 +1,10 @@
 """Training programs that a rank runs, plainly or under reprise, and what is observed of them. Imported by every rank's process."""
 
 import contextlib
+import gc
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.distributed as dist
@@ -140,6 +141,7 @@ def observe_state(seen, model, optimizer):
 
 def train(job, budget=None, policy="auto", prepare=None):
     """The whole run on this rank. budget: None trains plainly, a number of bytes or a list with one per rank trains under reprise."""
+    gc.collect()                          # FSDP modules are reference cycles
     torch.manual_seed(7 + dist.get_rank())
     seen = Seen()
     before = reprise.counters()
@@ -169,8 +171,9 @@ def train(job, budget=None, policy="auto", prepare=None):
     return seen
 
 
-def both(job, fraction=None, policy="auto"):
+def both(job, steps, fraction=None, policy="auto"):
     """Plain, then under reprise: at `fraction` of plain's activation bytes, or with room for everything."""
+    job = replace(job, steps=steps)
     plain = train(job)
     if fraction is None:
         return plain, train(job, "100%", policy)
