@@ -29,6 +29,15 @@ RanksFinder& finder() {
   return *kept;
 }
 
+std::shared_ptr<Ranks> find_ranks() {
+  RanksFinder find;
+  {
+    std::lock_guard<std::mutex> lock(finder_mutex);
+    find = finder();
+  }
+  return find ? find() : nullptr;
+}
+
 }  // namespace
 
 void set_ranks_finder(RanksFinder found) {
@@ -96,10 +105,11 @@ Outcome outcome_of(const std::vector<Ballot>& ballots, std::vector<int>& order) 
 }
 
 void Agreement::reset(bool wanted) {
+  std::shared_ptr<Ranks> before;  // destroyed after the mutex: it may need the GIL
   std::lock_guard<std::mutex> lock(mutex_);
   wanted_ = wanted;
   passes_ = 0;
-  ranks_.reset();
+  before.swap(ranks_);
 }
 
 std::shared_ptr<Ranks> Agreement::next_pass() {
@@ -108,15 +118,10 @@ std::shared_ptr<Ranks> Agreement::next_pass() {
     passes_++;
     if (!wanted_ || (passes_ > kFirstRounds && passes_ % kRoundEvery != 0)) return nullptr;
   }
-  RanksFinder find;
-  {
-    std::lock_guard<std::mutex> lock(finder_mutex);
-    find = finder();
-  }
-  std::shared_ptr<Ranks> found = find ? find() : nullptr;  // takes the GIL: no mutex is held
+  std::shared_ptr<Ranks> found = find_ranks(), before;  // both with no mutex held: they may need the GIL
   std::lock_guard<std::mutex> lock(mutex_);
-  ranks_ = found;
-  return found;
+  before.swap(ranks_);
+  return ranks_ = std::move(found);
 }
 
 std::shared_ptr<Ranks> Agreement::ranks() const {

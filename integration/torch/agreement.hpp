@@ -31,7 +31,7 @@ class Ranks {
   virtual ~Ranks() = default;
   virtual int rank() const = 0;
   virtual int world() const = 0;
-  virtual bool any(bool mine) = 0;                                        // is it true of any rank
+  virtual bool any(bool mine) = 0;                                       // is it true of any rank
   virtual std::vector<std::string> gather(const std::string& mine) = 0;  // by rank
 };
 
@@ -43,12 +43,12 @@ uint64_t hash_of(const Plan& plan);             // what is kept and what runs ag
 uint64_t structure_of(const Profile& profile);  // Ops, what they read and make; not their shapes: equal structures can follow the same Plan
 
 struct Ballot {
-  bool learning = false;    // has no Profile of this step yet
-  std::string refused;      // why the budget cannot be met, or ""
+  bool learning = false;  // has no Profile of this step yet
+  std::string refused;    // why the budget cannot be met, or ""
   int64_t smallest_budget_bytes = 0;
   uint64_t structure = 0;
-  uint64_t plan = 0;        // hash; 0: runs without one
-  double tightness = 0;     // bytes allowed / bytes of the step when everything is kept
+  uint64_t plan = 0;     // hash; 0: runs without one
+  double tightness = 0;  // bytes allowed / bytes of the step when everything is kept
   std::string to_json() const;
   static Ballot from_json(const std::string& text);
 };
@@ -69,9 +69,9 @@ Outcome outcome_of(const std::vector<Ballot>& ballots, std::vector<int>& order);
 // When the ranks speak. Threads: any.
 class Agreement {
  public:
-  void reset(bool wanted);                   // auto_checkpoint or undo
-  std::shared_ptr<Ranks> next_pass();        // the Pass that begins is a round: its ranks; else nullptr
-  std::shared_ptr<Ranks> ranks() const;      // seen at the last round; nullptr: alone
+  void reset(bool wanted);               // auto_checkpoint or undo
+  std::shared_ptr<Ranks> next_pass();    // the Pass that begins is a round: its ranks; else nullptr
+  std::shared_ptr<Ranks> ranks() const;  // seen at the last round; nullptr: alone
 
  private:
   static constexpr int64_t kFirstRounds = 16, kRoundEvery = 16;

@@ -4,6 +4,7 @@ Ranks speak through torch's own store (the one that init_process_group made), ne
 Every wait is bounded by the store's timeout, which is the timeout given to init_process_group."""
 
 import json
+import sys
 
 import torch.distributed as dist
 
@@ -89,8 +90,23 @@ def current():
     return _ranks
 
 
-def install():
-    _core.set_ranks_finder(current)
+def _loaded(module, name):
+    """A class of torch's, if the program has imported where it lives: else it has no object of it, and need not pay for the import."""
+    return getattr(sys.modules.get(module), name, ())
+
+
+def local_part(parameter):
+    """This rank's part of a parameter that is a DTensor; any other parameter itself."""
+    return parameter._local_tensor if isinstance(parameter, _loaded("torch.distributed.tensor", "DTensor")) else parameter
+
+
+def check(model):
+    """FSDP of the first kind keeps its parameters as views of one flat storage that it exchanges under autograd's feet: refused by name, before training."""
+    first_kind = _loaded("torch.distributed.fsdp", "FullyShardedDataParallel")
+    for name, module in model.named_modules() if model is not None else ():
+        if isinstance(module, first_kind):
+            raise TypeError(f"argument model: module {name or 'the model itself'!r} is a FullyShardedDataParallel (FSDP1), which is not supported; "
+                            "torch.distributed.fsdp.fully_shard (FSDP2) and DistributedDataParallel are")
 
 
 def reports():
