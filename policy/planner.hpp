@@ -70,7 +70,7 @@ Plan plan_scheme(const Profile& profile, const std::string& scheme, int64_t limi
 Frontier frontier(const Profile& profile, int32_t count = 20, const PlannerOptions& options = {});
 int64_t smallest_limit(const Profile& profile, const PlannerOptions& options = {});
 
-// P1 … P5 including P3, which needs the Profile: what a Group reads is made earlier in it, a source, or outside. Throws std::invalid_argument.
+// P1 … P6 including P3, which needs the Profile: what a Group reads is made earlier in it or unpacked, a source, or outside. Throws std::invalid_argument.
 void check_plan(const Plan& plan, const Profile& profile);
 
 }  // namespace reprise

@@ -214,6 +214,7 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     known->measured_seconds = now_seconds() - pass->started_seconds;
     if (pass->options().trace) settle(pass, *known);
     else heed_miss(*pass, *known);
+    heed_refusals(*pass, *known);
   } else if (++known->breaks <= 3) {
     known->learning = true;  // the step changed: learn it anew, but not for ever
   }
@@ -228,6 +229,14 @@ void Controller::heed_miss(const Pass& pass, Known& known) const {
   if (config().log > 0)
     std::fprintf(stderr, "reprise: %lld bytes did not fit where they were predicted to and went to a temporary file; the next Plan is made for so much less\n",
                  static_cast<long long>(pass.overflow_bytes()));
+}
+
+// What did not fit its packed form was kept; the next Plan does not count on it.
+void Controller::heed_refusals(const Pass& pass, Known& known) const {
+  const std::vector<int32_t> refused = pass.refused_packings();
+  if (refused.empty()) return;
+  set_profile(known, without_packing(*known.profile, refused));
+  if (known.planned_limit != INT64_MAX) known.planned_limit = -1;
 }
 
 Trace Controller::trace_of(const Pass& pass) const {
@@ -322,10 +331,11 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   known.following = result.plan && !as_learned ? Following::of(std::move(*result.plan), known.match) : nullptr;
   if (config.log > 0 && known.following) {
     const Plan& p = known.following->plan;
-    std::fprintf(stderr,
-                 "reprise: plan %s: %zu Values kept, %zu Groups, predicted peak %.1f MiB of %.1f MiB above the start, %.1f ms added, planned in %.0f ms\n",
-                 p.scheme.c_str(), p.keep.size(), p.groups.size(), double(p.predicted_live_bytes) / 1048576, double(limit_bytes) / 1048576,
-                 p.added_seconds * 1e3, known.plan_seconds * 1e3);
+    std::fprintf(
+        stderr,
+        "reprise: plan %s: %zu Values kept, %zu packed, %zu Groups, predicted peak %.1f MiB of %.1f MiB above the start, %.1f ms added, planned in %.0f ms\n",
+        p.scheme.c_str(), p.keep.size(), p.pack.size(), p.groups.size(), double(p.predicted_live_bytes) / 1048576, double(limit_bytes) / 1048576,
+        p.added_seconds * 1e3, known.plan_seconds * 1e3);
   }
   if (config.log > 0 && !known.infeasible.empty()) std::fprintf(stderr, "reprise: %s\n", known.infeasible.c_str());
 }

@@ -91,6 +91,7 @@ class Controller {
   void forget();                                                                       // all that was learned; under the mutex
   void learn(const std::shared_ptr<Pass>& pass, Known& known) const;
   void heed_miss(const Pass& pass, Known& known) const;
+  void heed_refusals(const Pass& pass, Known& known) const;
   void measured(const std::shared_ptr<Pass>& pass, Known& known) const;
   void settle(const std::shared_ptr<Pass>& pass, Known& known) const;
   Trace trace_of(const Pass& pass) const;

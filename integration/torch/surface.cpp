@@ -173,7 +173,11 @@ std::string counters_json() {
                       {"verified", c.verified.load()},
                       {"overflow_bytes", c.overflow_bytes.load()},
                       {"unseen_writes", c.unseen_writes.load()},
-                      {"unrecorded_saved", c.unrecorded_saved.load()}};
+                      {"unrecorded_saved", c.unrecorded_saved.load()},
+                      {"packed", c.packed.load()},
+                      {"packed_away_bytes", c.packed_away_bytes.load()},
+                      {"unpacked", c.unpacked.load()},
+                      {"pack_refused", c.pack_refused.load()}};
   return j.dump();
 }
 

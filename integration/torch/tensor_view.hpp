@@ -49,6 +49,7 @@ struct Version {
   [[noreturn]] void refuse(const Geometry& geometry, const std::string& purpose) const;
 };
 
+c10::Storage new_storage(size_t bytes);                                       // on the CPU, from torch's allocator
 c10::Storage clone_storage(const c10::Storage& storage, c10::Device device);  // bytes copied through torch's allocator
 
 }  // namespace reprise::engine
