@@ -22,16 +22,17 @@ int64_t Frontier::smallest_limit_bytes() const { return plans.empty() ? 0 : std:
 std::string Frontier::to_json() const {
   nlohmann::json list = nlohmann::json::array();
   for (const Plan& p : plans) list.push_back(p.to_json());
-  return write_document("Frontier", kVersion, {{"trace_signature", trace_signature}, {"plans", list}});
+  return write_document("Frontier", kVersion, {{"trace_signature", trace_signature}, {"plans", list}, {"asked", asked}});
 }
 
 Frontier Frontier::from_json(const std::string& text) {
   const nlohmann::json body = read_document("Frontier", kVersion, text);
   const JsonField f(body, "Frontier", "body");
-  f.only({"trace_signature", "plans"});
+  f.only({"trace_signature", "plans", "asked"});
   Frontier out;
   out.trace_signature = f.field("trace_signature").unsigned_integer();
-  for (const JsonField& p : f.field("plans").list(1000)) out.plans.push_back(Plan::from_json(p.text(kMaxDocumentBytes)));
+  for (const JsonField& p : f.field("plans").list(100'000)) out.plans.push_back(Plan::from_json(p.text(kMaxDocumentBytes)));
+  for (const JsonField& limit : f.field("asked").list(1'000'000)) out.asked.push_back(limit.integer(0, kNoLimit));
   return out;
 }
 

@@ -8,6 +8,7 @@
 #include "integration/python/infeasible.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
+#include "integration/torch/learned.hpp"
 #include "policy/budget.hpp"
 #include "policy/plan.hpp"
 #include "profiler/profile.hpp"
@@ -34,8 +35,11 @@ NB_MODULE(_core, m) {
   m.def("report_json", &reprise::report_json);
   m.def("counters_json", &reprise::counters_json);
   m.def("profile_json", &reprise::profile);
-  m.def("plan_json", &reprise::plan);
+  m.def("plan_json", [](const std::string& limit, const std::string& policy) { return reprise::plan(limit, policy); });
   m.def("apply", &reprise::apply);
+  m.def("learned_json", &reprise::learned);
+  m.def("resume", &reprise::resume);
+  m.def("check_learned", [](const std::string& text) { reprise::engine::Learned::from_json(text); });
   m.def("replayed_modules", &reprise::replayed_modules);
   m.def("enter_keep", &reprise::engine::enter_keep);
   m.def("leave_keep", &reprise::engine::leave_keep);

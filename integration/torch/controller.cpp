@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <stdexcept>
 #include <tuple>
 #include <utility>
 
@@ -253,6 +254,7 @@ Trace Controller::trace_of(const Pass& pass) const {
 }
 
 void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) const {
+  counters.learned++;
   if (pass->caught_something()) return;  // R11: the next Pass keeps what was written unseen, and is learned instead
   try {
     set_profile(known, Profile::from_trace(trace_of(*pass)));
@@ -344,6 +346,38 @@ std::optional<Known> Controller::last_known() const {
   std::lock_guard<std::mutex> lock(mutex_);
   auto it = known_.find(last_known_);
   return it == known_.end() ? std::nullopt : std::optional<Known>(it->second);
+}
+
+Learned Controller::learned() const {
+  Learned out;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& [key, known] : known_)
+      if (known.profile && !known.learning)
+        out.steps.push_back({key, known.match, known.learned_start_bytes, known.derived, known.settled, *known.profile, known.planner->known()});
+  }
+  out.caught = caught.places();
+  return out;
+}
+
+void Controller::resume(Learned learned) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!enabled_) throw std::logic_error("reprise.resume(): nothing is being trained inside a budget; call auto_checkpoint first");
+  for (uint64_t place : learned.caught) caught.add(place);
+  for (LearnedStep& step : learned.steps) {
+    Known known;
+    known.profile = std::make_shared<const Profile>(std::move(step.profile));
+    known.planner = std::make_shared<StepPlanner>(known.profile, step.frontier);
+    known.match = std::move(step.match);
+    known.learned_start_bytes = step.start_live_bytes;
+    known.appearing_bytes = reprise::appearing_bytes(*known.profile);
+    known.derived = step.derived;
+    known.settled = step.settled;
+    known.learning = false;
+    known.learning_seconds = known.profile->data().pass_seconds;
+    known_[step.key] = std::move(known);
+  }
+  generation_++;
 }
 
 void Controller::replace_plan(const Plan& plan) {

@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "integration/torch/learned.hpp"
 #include "integration/torch/pass.hpp"
 #include "profiler/profile.hpp"
 
@@ -84,6 +85,8 @@ class Controller {
   // What the report is made of: the kind of Pass seen last.
   std::optional<Known> last_known() const;
   std::optional<Known> known(uint64_t first_operator) const;
+  Learned learned() const;
+  void resume(Learned learned);         // throws std::logic_error before enable()
   void replace_plan(const Plan& plan);  // apply(): throws std::invalid_argument if it was made for another Trace
 
  private:

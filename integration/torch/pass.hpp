@@ -130,6 +130,7 @@ class Caught {
  public:
   void add(uint64_t place);
   bool has(uint64_t place) const;
+  std::vector<uint64_t> places() const;  // in order
   void clear();
   size_t size() const { return count_.load(std::memory_order_relaxed); }
 
@@ -154,7 +155,7 @@ struct PassOptions {
 struct Counters {
   std::atomic<int64_t> recorded{0}, replayed{0}, replays{0}, unplanned{0}, dropped{0}, kept{0}, found_alive{0}, opaque{0}, source_copies{0},
       source_copy_bytes{0}, revoked{0}, revoked_bytes{0}, passes{0}, broken_plans{0}, verified{0}, overflow_bytes{0}, unseen_writes{0}, unrecorded_saved{0},
-      packed{0}, packed_away_bytes{0}, unpacked{0}, pack_refused{0};
+      packed{0}, packed_away_bytes{0}, unpacked{0}, pack_refused{0}, learned{0};
 };
 extern Counters counters;
 

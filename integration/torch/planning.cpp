@@ -92,6 +92,11 @@ PlanResult StepPlanner::plan(const std::string& policy, int64_t limit_bytes, con
   return result;
 }
 
+Frontier StepPlanner::known() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return planner_.known();
+}
+
 int64_t StepPlanner::smallest_limit(const StartLayout& start) {
   std::lock_guard<std::mutex> lock(mutex_);
   const int64_t limit = planner_.smallest_limit();

@@ -24,10 +24,11 @@ struct PlanResult {
 // Threads: one mutex; any thread may ask.
 class StepPlanner {
  public:
-  explicit StepPlanner(std::shared_ptr<const Profile> profile) : profile_(std::move(profile)), planner_(*profile_) {}
+  explicit StepPlanner(std::shared_ptr<const Profile> profile, const Frontier& known = {}) : profile_(std::move(profile)), planner_(*profile_, {}, known) {}
 
   PlanResult plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start);
   int64_t smallest_limit(const StartLayout& start);
+  Frontier known();  // all Plans found so far
 
  private:
   Plan tried(Plan plan, int64_t limit_bytes, const StartLayout& start) const;

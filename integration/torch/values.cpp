@@ -1,4 +1,5 @@
 // Values: who holds which content, what a write does to it (R7), and what was written where nobody could see it (R11).
+#include <algorithm>
 #include <cstring>
 
 #include "integration/torch/engine_internal.hpp"
@@ -24,6 +25,13 @@ void Caught::clear() {
 bool Caught::has(uint64_t place) const {
   std::lock_guard<std::mutex> lock(mutex_);
   return places_.count(place) != 0;
+}
+
+std::vector<uint64_t> Caught::places() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<uint64_t> out(places_.begin(), places_.end());
+  std::sort(out.begin(), out.end());
+  return out;
 }
 
 uint64_t fingerprint_of(const c10::Storage& storage) {
