@@ -52,7 +52,8 @@ class CachingAllocator {
   // false: memory for the note is out; the caller must wait for the stream before freeing.
   bool record_stream(void* pointer, StreamId stream) noexcept;
 
-  std::size_t size_of(const void* pointer) const noexcept;  // requested bytes
+  bool owns(const void* pointer) const noexcept { return offset_of(pointer) < arena_.bytes(); }  // an address of this allocator, live or not
+  std::size_t size_of(const void* pointer) const noexcept;                                       // requested bytes
   void set_tag(void* pointer, Tag tag) noexcept;
   Tag tag(const void* pointer) const noexcept;
 

@@ -46,11 +46,6 @@ void exclude_regions(Trace& trace, const std::vector<std::string>& patterns) {
     }
 }
 
-void set_profile(Known& known, Profile profile) {
-  known.profile = std::make_shared<const Profile>(std::move(profile));
-  known.planner = std::make_shared<StepPlanner>(known.profile);
-}
-
 std::string module_of(const std::string& parameter) {
   const size_t dot = parameter.rfind('.');
   return dot == std::string::npos ? std::string() : parameter.substr(0, dot);
@@ -73,6 +68,7 @@ void Controller::enable(Config config, const std::vector<Parameter>& parameters)
     auto [it, fresh] = index.emplace(module_of(p.name), static_cast<int32_t>(regions_.size()));
     if (fresh) regions_.push_back(it->first);
     regions_of_[p.storage] = it->second;
+    tag_storage(*p.storage, Category::kParameter, it->second);
   }
   enabled_ = true;
 }
@@ -86,6 +82,7 @@ void Controller::disable() {
 void Controller::forget() {
   known_.clear();
   generation_++;
+  rest_.reset();
   caught.clear();
   regions_of_.clear();
 }
@@ -99,6 +96,10 @@ std::shared_ptr<Pass> Controller::begin_pass() {
   auto pass = std::make_shared<Pass>(PassOptions{});
   pass->start_live_bytes = live_bytes();
   counters.passes++;
+  if (rest_.woken_midway()) {
+    pass->partial = true;
+    pass->may_overflow(std::nullopt);
+  }
   std::lock_guard<std::mutex> lock(mutex_);
   std::erase_if(alive_, [](const auto& weak) {
     auto p = weak.lock();
@@ -130,7 +131,9 @@ std::pair<uint64_t, Known> Controller::find(uint64_t key, int64_t start_live_byt
     const uint64_t next = (key ^ 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
     if (!known_.count(next)) {
       Known& derived = known_[next];
-      set_profile(derived, with_gradients_resident(*here.profile));
+      derived.profile = std::make_shared<const Profile>(with_gradients_resident(*here.profile));
+      derived.planner = std::make_shared<StepPlanner>(derived.profile);
+      derived.regions = here.regions;
       derived.match = here.match;
       derived.derived = true;
       if (here.planned_limit == INT64_MAX) derived.following = here.following, derived.planned_limit = INT64_MAX;
@@ -146,6 +149,18 @@ std::pair<uint64_t, Known> Controller::find(uint64_t key, int64_t start_live_byt
   return {key, known_[key]};
 }
 
+// Without a Plan: saved Values are dropped in Groups, unless everything is to be kept.
+PassOptions Controller::unplanned_options(const Config& config, int64_t start_live_bytes) {
+  PassOptions options;
+  const int64_t room = config.budget_bytes > 0 ? std::max<int64_t>(0, config.budget_bytes - start_live_bytes) : int64_t{1} << 30;
+  options.copy_input_bytes = std::min<int64_t>(options.copy_input_bytes, room / 32);
+  if (!keeps_everything(config)) {
+    options.unplanned = PassOptions::Unplanned::kGroups;
+    options.group_bytes = std::max<int64_t>(int64_t{16} << 10, room / 16);
+  }
+  return options;
+}
+
 void Controller::choose(Pass& pass, uint64_t first_operator) {
   Config config;
   Known known;
@@ -154,23 +169,25 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
     std::lock_guard<std::mutex> lock(mutex_);
     config = config_;
     generation = generation_;
-    std::tie(pass.key, known) = find(first_operator, pass.start_live_bytes);
-    last_known_ = pass.key;
+    if (!pass.partial) {
+      std::tie(pass.key, known) = find(first_operator, pass.start_live_bytes);
+      last_known_ = pass.key;
+    }
+  }
+  PassOptions options = unplanned_options(config, pass.start_live_bytes);
+  if (pass.partial) {
+    options.fingerprint = true;  // R11: these Ops were not looked at before
+    pass.set_options(std::move(options));
+    return;
   }
   if (known.profile && !known.learning && !config.verify && needs_new_plan(known, config, pass.start_live_bytes)) make_plan(known, pass.start_live_bytes);
   known.passes++;
   if (known.learning) known.following.reset();
   store(pass.key, known, generation);
-  PassOptions options;
+  options.regions = known.regions;
   options.verify = config.verify;
   options.fingerprint = config.verify || known.learning;
   options.trace = known.learning;
-  const int64_t room = config.budget_bytes > 0 ? std::max<int64_t>(0, config.budget_bytes - pass.start_live_bytes) : int64_t{1} << 30;
-  options.copy_input_bytes = std::min<int64_t>(options.copy_input_bytes, room / 32);
-  if (!keeps_everything(config)) {
-    options.unplanned = PassOptions::Unplanned::kGroups;
-    options.group_bytes = std::max<int64_t>(int64_t{16} << 10, room / 16);
-  }
   if (known.profile && !known.learning && !config.verify) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
   const bool unseen = known.learning || known.derived;  // nobody has seen this step yet: it is measured to its end
@@ -195,7 +212,7 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
   if (pass->finished) return;
   const bool with_backward = pass->backward_seen();
   pass->stop_recording();
-  if (!with_backward || !enabled() || pass->wants_choice()) return;
+  if (!with_backward || !watching() || pass->wants_choice() || pass->partial) return;
   uint64_t generation = 0;
   std::optional<Known> known;
   {
@@ -220,6 +237,18 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     known->learning = true;  // the step changed: learn it anew, but not for ever
   }
   store(pass->key, *known, generation);
+  rest_.after_pass(all_fits(*pass));
+}
+
+// This Pass repeated what was planned with nothing to replay, and so would every other kind of step seen so far.
+bool Controller::all_fits(const Pass& pass) const {
+  if (!pass.plan_held() || pass.options().trace || pass.overflow_bytes() > 0) return false;
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (config_.policy != "auto" || config_.budget_bytes == 0) return false;
+  return std::all_of(known_.begin(), known_.end(), [](const auto& kind) {
+    const Known& known = kind.second;
+    return known.passes == 0 || (known.following && known.planned_limit != INT64_MAX && known.following->plan.groups.empty());
+  });
 }
 
 // The heap left more holes than were simulated: the next Plan is made for so much less.
@@ -233,11 +262,41 @@ void Controller::heed_miss(const Pass& pass, Known& known) const {
 }
 
 // What did not fit its packed form was kept; the next Plan does not count on it.
-void Controller::heed_refusals(const Pass& pass, Known& known) const {
+void Controller::heed_refusals(const Pass& pass, Known& known) {
   const std::vector<int32_t> refused = pass.refused_packings();
   if (refused.empty()) return;
   set_profile(known, without_packing(*known.profile, refused));
   if (known.planned_limit != INT64_MAX) known.planned_limit = -1;
+}
+
+std::vector<std::string> Controller::region_names() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return regions_;
+}
+
+// A Profile may have found Regions between those of the parameters: they get a number of their own.
+std::shared_ptr<const std::vector<int32_t>> Controller::regions_by_value(const Profile& profile) {
+  std::vector<int32_t> number, out;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const std::string& name : profile.data().regions) {
+      auto it = std::find(regions_.begin(), regions_.end(), name);
+      if (it == regions_.end()) it = regions_.insert(it, name);
+      number.push_back(static_cast<int32_t>(it - regions_.begin()));
+    }
+  }
+  for (const ProfileValue& v : profile.values()) {
+    if (v.makers.empty()) continue;
+    out.resize(std::max(out.size(), size_t(v.trace_value) + 1), -1);
+    out[size_t(v.trace_value)] = number[size_t(profile.ops()[size_t(v.makers.back())].region)];
+  }
+  return std::make_shared<const std::vector<int32_t>>(std::move(out));
+}
+
+void Controller::set_profile(Known& known, Profile profile, const Frontier& found) {
+  known.regions = regions_by_value(profile);
+  known.profile = std::make_shared<const Profile>(std::move(profile));
+  known.planner = std::make_shared<StepPlanner>(known.profile, found);
 }
 
 Trace Controller::trace_of(const Pass& pass) const {
@@ -253,7 +312,7 @@ Trace Controller::trace_of(const Pass& pass) const {
   return trace;
 }
 
-void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) const {
+void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) {
   counters.learned++;
   if (pass->caught_something()) return;  // R11: the next Pass keeps what was written unseen, and is learned instead
   try {
@@ -287,7 +346,7 @@ void Controller::measured(const std::shared_ptr<Pass>& pass, Known& known) const
 }
 
 // The first Pass under a Plan was measured too: with warm caches, and with what the learning Pass left behind in its place.
-void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) const {
+void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) {
   known.settled = true;
   known.derived = false;
   try {
@@ -361,13 +420,11 @@ Learned Controller::learned() const {
 }
 
 void Controller::resume(Learned learned) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (!enabled_) throw std::logic_error("reprise.resume(): nothing is being trained inside a budget; call auto_checkpoint first");
-  for (uint64_t place : learned.caught) caught.add(place);
+  if (!enabled()) throw std::logic_error("reprise.resume(): nothing is being trained inside a budget; call auto_checkpoint first");
+  std::map<uint64_t, Known> resumed;
   for (LearnedStep& step : learned.steps) {
-    Known known;
-    known.profile = std::make_shared<const Profile>(std::move(step.profile));
-    known.planner = std::make_shared<StepPlanner>(known.profile, step.frontier);
+    Known& known = resumed[step.key];
+    set_profile(known, std::move(step.profile), step.frontier);
     known.match = std::move(step.match);
     known.learned_start_bytes = step.start_live_bytes;
     known.appearing_bytes = reprise::appearing_bytes(*known.profile);
@@ -375,8 +432,10 @@ void Controller::resume(Learned learned) {
     known.settled = step.settled;
     known.learning = false;
     known.learning_seconds = known.profile->data().pass_seconds;
-    known_[step.key] = std::move(known);
   }
+  for (uint64_t place : learned.caught) caught.add(place);
+  std::lock_guard<std::mutex> lock(mutex_);
+  known_ = std::move(resumed);
   generation_++;
 }
 
@@ -407,6 +466,7 @@ void Controller::write_is_coming(const at::Tensor& tensor) {
 }
 
 size_t Controller::revoke(size_t bytes) {
+  if (rest_.wake()) return 0;  // nothing is held: the temporary file serves this one
   std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
   if (!lock) return 0;
   // What a Plan keeps is what its Groups read: taking it makes them run whole closures, which need more memory, not less. The temporary file comes first.

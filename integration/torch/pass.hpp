@@ -31,6 +31,7 @@
 #include "integration/torch/conditions.hpp"
 #include "integration/torch/operator_facts.hpp"
 #include "integration/torch/overflow.hpp"
+#include "integration/torch/tags.hpp"
 #include "integration/torch/tensor_view.hpp"
 #include "policy/plan.hpp"
 #include "profiler/packing.hpp"
@@ -122,6 +123,7 @@ struct Following {
   std::vector<int32_t> reads;                                // per Value: Groups that name it as a source
   std::vector<int32_t> unpacks;                              // per Value: Groups that unpack it for their Ops
   std::unordered_map<int32_t, std::vector<int32_t>> groups;  // trigger -> indices into plan.groups, in order
+  std::unordered_map<int32_t, int32_t> retained_by;          // Value -> the first Group that makes it and holds it
   static std::shared_ptr<const Following> of(Plan plan, std::vector<uint64_t> match);
 };
 
@@ -150,6 +152,7 @@ struct PassOptions {
   bool fingerprint = false;            // R11
   bool verify = false;                 // replay everything once and compare (REPRISE_VERIFY)
   std::shared_ptr<const Following> following;
+  std::shared_ptr<const std::vector<int32_t>> regions;  // per Value of the Trace that was learned; may be null
 };
 
 struct Counters {
@@ -181,7 +184,7 @@ class Pass {
   };  // kept is set where the Value is no replay's business
   Saved save(const at::Tensor& tensor, bool keep);
   c10::Storage fetch(int32_t value);            // replays if it has to
-  void release(int32_t value);                  // a handle died; value -1: a kept one
+  void release(const Saved& saved);             // its handle died
   void end_of_task(int task, bool graph_kept);  // an autograd task is through
   bool recording() const { return recording_.load(std::memory_order_relaxed); }
   bool idle() const { return live_handles_.load(std::memory_order_relaxed) == 0; }
@@ -215,6 +218,7 @@ class Pass {
   double started_seconds = 0;
   uint64_t key = 0;  // of the first Op: which Known it belongs to
   bool finished = false;
+  bool partial = false;  // begun in the middle of a step
 
  private:
   friend class Replay;  // replay.cpp
@@ -229,6 +233,9 @@ class Pass {
   }
   c10::Storage private_copy(int32_t value, const c10::Storage& storage);
   void hold(int32_t value, Garbage& garbage);  // the program's storage
+  void tag_made(int32_t value, const c10::Storage& storage) const;
+  void tag_held(const Value& value) const;  // does autograd need it?
+  void count_whole(const at::Tensor& kept, int change);
   void let_go(Value& value, Garbage& garbage);
   void let_go_if_unneeded(int32_t value, Garbage& garbage);
   std::optional<c10::Storage> available(int32_t value) const;
@@ -246,6 +253,7 @@ class Pass {
   int32_t check_fingerprint(const at::Tensor& tensor, int32_t value, Garbage& garbage);
   void check_outside_copies();  // the same for inputs that were copied, at the end of the Pass
   void follow(size_t op);
+  std::optional<Group> planned_group(int32_t value);
   Group before_break(Group group) const;
   void poll_gone();
   void begin_backward();
@@ -264,7 +272,8 @@ class Pass {
   int group_dropped_values_ = 0;
   int64_t copied_input_bytes_ = 0;
   int32_t group_ = 0;
-  int32_t broken_at_ = kNever;  // the first Op that is not the Trace's: what the Plan says of earlier ones still holds
+  std::unordered_map<c10::StorageImpl*, int32_t> whole_;  // storages of saved tensors that are no Value's business -> how many
+  int32_t broken_at_ = kNever;                            // the first Op that is not the Trace's: what the Plan says of earlier ones still holds
   std::atomic<bool> recording_{true}, backward_seen_{false};
   std::atomic<int64_t> live_handles_{0};
   std::atomic<bool> saved_anything_{false};

@@ -39,7 +39,7 @@ class StepPlanner {
   Planner planner_;
 };
 
-bool keeps_everything(const Config& config);  // policy "none", or no budget with "auto"
+bool keeps_everything(const Config& config);                                            // policy "none", or no budget with "auto"
 int64_t limit_for(const Known& known, const Config& config, int64_t start_live_bytes);  // above the Pass's start; 0: no budget
 // Hysteresis: a Plan is not changed for less than 1 % of its limit.
 bool needs_new_plan(const Known& known, const Config& config, int64_t start_live_bytes);

@@ -25,7 +25,7 @@ void collect_integers(const c10::IValue& a, std::vector<int64_t>& out) {
 
 TensorShape shape_of(const at::Tensor& t) {
   TensorShape shape;
-  if (t.defined() && !t.unsafeGetTensorImpl()->is_python_dispatch() && t.layout() == c10::kStrided) {
+  if (t.defined() && !reason_not_plain(t)) {
     shape.sizes = t.sizes().vec();
     shape.item_bytes = static_cast<int32_t>(t.itemsize());
   }

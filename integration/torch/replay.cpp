@@ -38,7 +38,7 @@ class Replay {
     return true;
   }
 
-  // Everything that `trigger` needs, back to what is there or packed; retains the saved Values of its own group on the way.
+  // Everything that `trigger` needs, back to what is there or packed. Where no Plan says more, retains the saved Values of the trigger's own group on the way.
   void plan_closure(int32_t trigger) {
     trigger_ = trigger;
     retain_.insert(trigger);
@@ -54,7 +54,8 @@ class Replay {
     };
     const int32_t group = pass_.values_[size_t(trigger)].group;
     want(trigger);
-    for (size_t v = 0; v < pass_.values_.size(); v++)
+    const bool planned = pass_.options_.following && pass_.values_[size_t(trigger)].producer < pass_.broken_at_;
+    for (size_t v = 0; v < pass_.values_.size() && !planned; v++)
       if (pass_.values_[v].handles > 0 && pass_.values_[v].group == group && pass_.values_[v].producer != kNoOp) {
         want(int32_t(v));
         retain_.insert(int32_t(v));
@@ -93,13 +94,14 @@ class Replay {
   void plan_everything() {
     from_scratch_ = true;
     for (size_t o = 0; o < pass_.ops_.size(); o++)
-      if (!pass_.ops_[o].opaque_reason) order_.push_back(int32_t(o));
+      if (!pass_.ops_[size_t(o)].opaque_reason) order_.push_back(int32_t(o));
     count_uses();
   }
 
   void run() {
     c10::impl::ExcludeDispatchKeyGuard no_recording(c10::DispatchKey::Fake);
     c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    c10::impl::ExcludeDispatchKeyGuard no_modes(c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
     at::AutoDispatchBelowADInplaceOrView below;
     pass_.running_ = this;
     pass_.replaying_ = std::this_thread::get_id();
@@ -113,6 +115,8 @@ class Replay {
       value.held = std::move(storage);
       value.held_is_private = true;
       value.memo_task = task;
+      pass_.tag_made(v, value.held);
+      pass_.tag_held(value);
     }
   }
 
@@ -236,7 +240,8 @@ class Replay {
   void take(int32_t index, int32_t v, const c10::Storage& storage) {
     Value& value = pass_.values_[size_t(v)];
     const Op& op = pass_.ops_[size_t(index)];
-    if (value.has_fingerprint && value.producer == index && !value.uninitialised) {
+    if (value.producer != index) return;  // settled since: its content came from elsewhere, and is held
+    if (value.has_fingerprint && !value.uninitialised) {
       TORCH_CHECK(fingerprint_of(storage) == value.fingerprint, "reprise: replaying Op ", index, " (", op.facts->name, ") gave other bits than its first run");
       counters.verified++;
     }

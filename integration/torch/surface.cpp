@@ -51,6 +51,7 @@ void on_overflow(void* pointer, long long change) {
 class EventOutlet final : public AllocationObserver {
  public:
   void on_allocate(void* pointer, std::size_t bytes, Tag) noexcept override {
+    if (engine::current_task() >= 0) engine::tag_backward(pointer);
     engine::trace_allocation(pointer, static_cast<long long>(bytes));
     note_peak_with_overflow();
   }
@@ -94,7 +95,7 @@ bool install() {
   const bool fresh = !cpu_allocator_installed();
   install_cpu_allocator();
   if (fresh) before_text = resident_text();
-  cpu_core().set_observer(new EventOutlet);  // lives as long as the process, as the core does
+  Controller::get().set_observer(new EventOutlet);  // lives as long as the process, as the core does
   cpu_core().set_pressure([](std::size_t bytes) { return Controller::get().revoke(bytes); });
   set_out_of_memory_text(&engine::out_of_memory_text);
   set_overflow_outlet(&on_overflow);
@@ -146,6 +147,16 @@ MemoryStats memory_stats() {
   m.allocations = int64_t(s.allocations);
   m.device_calls = int64_t(s.device_calls);
   return m;
+}
+
+std::vector<Holder> holders() {
+  const std::vector<std::string> names = Controller::get().region_names();
+  std::vector<Holder> out;
+  for (const engine::Holding& h : engine::holdings()) {
+    const bool named = h.region >= 0 && size_t(h.region) < names.size();
+    out.push_back({engine::name_of(h.category), named ? names[size_t(h.region)] : "", h.saved, h.bytes, h.pieces});
+  }
+  return out;
 }
 
 void reset_peaks() {

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/TensorImpl.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/anomaly_mode.h>
 
 #include <cstring>
@@ -88,6 +89,12 @@ void Version::refuse(const Geometry& geometry, const std::string& purpose) const
 c10::Storage new_storage(size_t bytes) {
   c10::Allocator* allocator = c10::GetCPUAllocator();
   return c10::Storage(c10::Storage::use_byte_size_t{}, bytes, allocator->allocate(bytes), allocator, true);
+}
+
+at::Tensor detached(const at::Tensor& tensor) {
+  if (tensor.unsafeGetTensorImpl()->is_python_dispatch()) return tensor.detach();
+  c10::impl::ExcludeDispatchKeyGuard no_modes(c10::DispatchKey::Python);
+  return at::Tensor(tensor.unsafeGetTensorImpl()->shallow_copy_and_detach(c10::VariableVersion(0), false));
 }
 
 c10::Storage clone_storage(const c10::Storage& storage, c10::Device device) {

@@ -84,6 +84,7 @@ int32_t Pass::new_value(const at::Tensor& tensor, int32_t producer) {
   current_[storage.unsafeGetStorageImpl()] = id;
   values_.push_back(std::move(v));
   note(Mark::kBorn, id, reinterpret_cast<int64_t>(storage.data()));
+  if (producer != kNoOp) tag_made(id, storage);
   if (options_.trace) watched_.push_back(id);
   return id;
 }
@@ -128,10 +129,24 @@ void Pass::hold(int32_t id, Garbage& garbage) {
   }
   v.held = c10::Storage(std::move(impl));
   v.held_is_private = false;
+  tag_held(v);
+}
+
+void Pass::tag_made(int32_t id, const c10::Storage& storage) const {
+  const bool known = options_.regions && size_t(id) < options_.regions->size();
+  tag_storage(*storage.unsafeGetStorageImpl(), Category::kActivation, known ? (*options_.regions)[size_t(id)] : -1);
+}
+
+void Pass::tag_held(const Value& v) const {
+  c10::StorageImpl* const storage = v.held ? v.held.unsafeGetStorageImpl() : nullptr;
+  if (storage) tag_saved(*storage, v.handles > 0 || whole_.count(storage) > 0);
 }
 
 void Pass::let_go(Value& v, Garbage& garbage) {
-  if (v.held) garbage.push_back(std::move(v.held));
+  if (v.held) {
+    tag_saved(*v.held.unsafeGetStorageImpl(), whole_.count(v.held.unsafeGetStorageImpl()) > 0);
+    garbage.push_back(std::move(v.held));
+  }
   v.held = c10::Storage();
   v.held_is_private = false;
   v.memo_task = -1;
@@ -321,7 +336,10 @@ std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> 
   for (size_t g = 0; g < plan.groups.size(); g++) {
     f->groups[plan.groups[g].trigger].push_back(static_cast<int32_t>(g));
     f->drop[size_t(plan.groups[g].trigger)] = 1;
-    for (int32_t v : plan.groups[g].retain) f->drop[size_t(v)] = 1;
+    for (int32_t v : plan.groups[g].retain) {
+      f->drop[size_t(v)] = 1;
+      f->retained_by.emplace(v, static_cast<int32_t>(g));
+    }
     for (int32_t s : plan.groups[g].sources) f->reads[size_t(s)]++;
     for (int32_t u : plan.groups[g].unpack)
       if (u != plan.groups[g].trigger) f->unpacks[size_t(u)]++;
