@@ -86,6 +86,11 @@ void Version::refuse(const Geometry& geometry, const std::string& purpose) const
   throw std::logic_error("not reached");
 }
 
+c10::Storage new_storage(size_t bytes) {
+  c10::Allocator* allocator = c10::GetCPUAllocator();
+  return c10::Storage(c10::Storage::use_byte_size_t{}, bytes, allocator->allocate(bytes), allocator, true);
+}
+
 at::Tensor detached(const at::Tensor& tensor) {
   if (tensor.unsafeGetTensorImpl()->is_python_dispatch()) return tensor.detach();
   c10::impl::ExcludeDispatchKeyGuard no_modes(c10::DispatchKey::Python);
@@ -94,8 +99,7 @@ at::Tensor detached(const at::Tensor& tensor) {
 
 c10::Storage clone_storage(const c10::Storage& storage, c10::Device device) {
   TORCH_INTERNAL_ASSERT(device.is_cpu());
-  c10::Allocator* allocator = c10::GetCPUAllocator();
-  c10::Storage copy(c10::Storage::use_byte_size_t{}, storage.nbytes(), allocator->allocate(storage.nbytes()), allocator, true);
+  c10::Storage copy = new_storage(storage.nbytes());
   if (storage.nbytes() > 0) std::memcpy(copy.mutable_data(), storage.data(), storage.nbytes());
   return copy;
 }

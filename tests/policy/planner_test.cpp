@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <stdexcept>
 
 #include "policy/schemes.hpp"
 #include "policy/simulate.hpp"
@@ -116,6 +117,22 @@ TEST(Frontier, ServesLaterLimits) {
       EXPECT_LE(planner.plan(p.limit_bytes).added_seconds, p.added_seconds);
     }
   }
+}
+
+TEST(Frontier, AnotherPlannerGoesOnFromIt) {
+  const Profile profile = Profile::from_trace(testing::with_packing(testing::transformer(6, 1 << 18), 2));
+  PlannerOptions o;
+  o.search.prices = 4000;
+  Planner first(profile, o);
+  const int64_t limit = first.scheme("none").predicted_live_bytes / 2;
+  const Plan found = first.plan(limit);
+  const Frontier known = Frontier::from_json(first.known().to_json());
+  PlannerOptions none = o;
+  none.search.prices = 1;  // a search of its own would find nothing like it
+  EXPECT_EQ(Planner(profile, none, known).plan(limit).to_json(), found.to_json());
+  EXPECT_NE(Planner(profile, none).plan(limit).to_json(), found.to_json());
+  EXPECT_LE(Planner(profile, o, known).plan(limit + limit / 50).added_seconds, found.added_seconds);  // A2
+  EXPECT_THROW(Planner(Profile::from_trace(testing::transformer(5, 1 << 18)), o, known), std::invalid_argument);
 }
 
 TEST(Frontier, IsMonotoneAndRoundTrips) {
