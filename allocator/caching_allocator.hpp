@@ -52,7 +52,8 @@ class CachingAllocator {
   // false: memory for the note is out; the caller must wait for the stream before freeing.
   bool record_stream(void* pointer, StreamId stream) noexcept;
 
-  std::size_t size_of(const void* pointer) const noexcept;  // requested bytes
+  bool owns(const void* pointer) const noexcept { return offset_of(pointer) < arena_.bytes(); }  // is it one of this allocator's addresses?
+  std::size_t size_of(const void* pointer) const noexcept;                                       // requested bytes
   void set_tag(void* pointer, Tag tag) noexcept;
   Tag tag(const void* pointer) const noexcept;
 
@@ -67,6 +68,8 @@ class CachingAllocator {
   void reset_peaks() noexcept;
   // Shows every live allocation; `show` runs with no lock held, on a copy made under it.
   void visit_live(const std::function<void(void*, std::size_t, Tag)>& show) const;
+  // All committed memory outside slabs, in address order; stretches that touch belong to the same pages. On a device with slabs they are not in it.
+  std::vector<Stretch> stretches() const;
   std::string check_invariants() const;  // empty, or "<number>: what is wrong"
 
   // For pthread_atfork, in the forking thread. The child has no cap, no callback and no observer.

@@ -153,6 +153,11 @@ SIMCUDA_API CUresult cuEventSynchronize(CUevent event) {
   if (SIMCUDA_CALL) return CUDA_ERROR_UNKNOWN;
   return result(synchronize(*reinterpret_cast<Event*>(event)));
 }
+SIMCUDA_API CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
+  if (SIMCUDA_CALL) return CUDA_ERROR_OUT_OF_MEMORY;
+  *stream = reinterpret_cast<CUstream>(&make_stream(flags, 0));
+  return CUDA_SUCCESS;
+}
 SIMCUDA_API CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
   *status = stream_of(stream).capture != nullptr ? CU_STREAM_CAPTURE_STATUS_ACTIVE : CU_STREAM_CAPTURE_STATUS_NONE;
   return CUDA_SUCCESS;
@@ -161,6 +166,12 @@ SIMCUDA_API CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode*) { r
 SIMCUDA_API CUresult cuStreamWriteValue32(CUstream stream, CUdeviceptr pointer, cuuint32_t value, unsigned) {
   if (SIMCUDA_CALL) return CUDA_ERROR_UNKNOWN;
   enqueue(stream, kQueryCost, [=] { *reinterpret_cast<volatile cuuint32_t*>(pointer) = value; });
+  return CUDA_SUCCESS;
+}
+SIMCUDA_API CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext, CUdeviceptr from, CUcontext, std::size_t bytes, CUstream stream) {
+  if (SIMCUDA_CALL) return CUDA_ERROR_UNKNOWN;
+  enqueue(stream, copy_cost(static_cast<double>(bytes), kHostBytesPerNanosecond),
+          [=] { std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes); });
   return CUDA_SUCCESS;
 }
 SIMCUDA_API CUresult cuMemsetD32Async(CUdeviceptr pointer, unsigned value, std::size_t count, CUstream stream) {

@@ -131,6 +131,7 @@ SIMCUDA_SHARED Stream& stream_of(void* handle);  // 0, 1 and 2 name the default 
 
 // Puts work at the end of a stream; a capturing stream makes it a node that runs at every replay.
 SIMCUDA_SHARED void enqueue(void* stream, Nanoseconds cost, Work run = {});
+SIMCUDA_SHARED Stream& make_stream(unsigned flags, int priority);  // on the current device
 SIMCUDA_SHARED bool runs_late(const Stream& stream);
 SIMCUDA_SHARED void drain(Stream& stream, std::uint64_t mark = UINT64_MAX);  // runs late work up to the mark
 SIMCUDA_SHARED void synchronize(int device);

@@ -7,16 +7,7 @@ using namespace simcuda;
 
 SIMCUDA_API cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority) {
   if (SIMCUDA_CALL) return fail(cudaErrorMemoryAllocation);
-  SIMCUDA_LOCK;
-  auto& streams = state().devices[static_cast<std::size_t>(current_device())].streams;
-  streams.push_back(std::make_unique<Stream>());
-  Stream& made = *streams.back();
-  made.id = state().next_id++;
-  made.device = current_device();
-  made.priority = priority;
-  made.flags = flags;
-  made.ready = state().clock;
-  *stream = reinterpret_cast<cudaStream_t>(&made);
+  *stream = reinterpret_cast<cudaStream_t>(&make_stream(flags, priority));
   return cudaSuccess;
 }
 SIMCUDA_API cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) { return cudaStreamCreateWithPriority(stream, flags, 0); }

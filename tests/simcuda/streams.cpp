@@ -15,6 +15,19 @@ Stream& stream_of(void* handle) {
   return *static_cast<Stream*>(handle);
 }
 
+Stream& make_stream(unsigned flags, int priority) {
+  SIMCUDA_LOCK;
+  auto& streams = state().devices[static_cast<std::size_t>(current_device())].streams;
+  streams.push_back(std::make_unique<Stream>());
+  Stream& made = *streams.back();
+  made.id = state().next_id++;
+  made.device = current_device();
+  made.priority = priority;
+  made.flags = flags;
+  made.ready = state().clock;
+  return made;
+}
+
 void enqueue(void* handle, Nanoseconds cost, Work run) {
   SIMCUDA_LOCK;
   Stream& stream = stream_of(handle);
