@@ -19,6 +19,7 @@
 #include "integration/report/report.hpp"
 #include "integration/torch/controller.hpp"
 #include "integration/torch/cpu_allocator.hpp"
+#include "integration/torch/cuda_memory.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "integration/torch/overflow.hpp"
@@ -98,6 +99,7 @@ bool install() {
   cpu_core().set_pressure([](std::size_t bytes) { return Controller::get().revoke(bytes); });
   set_out_of_memory_text(&engine::out_of_memory_text);
   set_overflow_outlet(&on_overflow);
+  open_cuda_memory();
   engine::install();
   return true;
 }

@@ -50,6 +50,16 @@ def out_of_memory(allocate):
 
 
 @behaviour("trace")
+def the_allocator_under_test_serves(device):
+    """Native asks for memory with cudaMalloc, ours with cuMemCreate; neither leaves it to the other."""
+    before = device.calls("cudaMalloc"), device.calls("cuMemCreate")
+    kept = new(64)
+    asked = device.calls("cudaMalloc") > before[0], device.calls("cuMemCreate") > before[1]
+    assert asked == ((False, True) if os.environ["REPRISE"] == "1" else (True, False)), asked
+    assert kept.numel() == 64 * MIB
+
+
+@behaviour("trace")
 def parameters_are_counted_exactly(device):
     before = torch.cuda.memory_allocated()
     model = torch.nn.Linear(300, 70).cuda()

@@ -16,7 +16,7 @@ import simcuda  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not simcuda.built(), reason="the simulated CUDA libraries are not built: cmake says why")
 
-ALLOCATORS = ("native",)
+ALLOCATORS = ("native", "reprise")
 
 
 @functools.cache
@@ -37,7 +37,7 @@ def cases():
                 yield pytest.param(allocator, family, name, marks=together, id=f"{allocator}-{family}-{name}")
 
 
-@pytest.mark.parametrize(("allocator", "family", "name"), cases())
+@pytest.mark.parametrize(("allocator", "family", "name"), list(cases()))
 def test_behaviour(allocator, family, name):
     found = outcomes(allocator, family)
     assert found.get(name, f"did not run; the process {found['the process']}") == "passed", found.get(name)
