@@ -52,7 +52,7 @@ class CachingAllocator {
   // false: memory for the note is out; the caller must wait for the stream before freeing.
   bool record_stream(void* pointer, StreamId stream) noexcept;
 
-  bool owns(const void* pointer) const noexcept { return offset_of(pointer) < arena_.bytes(); }  // is it one of this allocator's addresses?
+  bool owns(const void* pointer) const noexcept { return offset_of(pointer) < arena_.bytes(); }  // an address of this allocator, live or not
   std::size_t size_of(const void* pointer) const noexcept;                                       // requested bytes
   void set_tag(void* pointer, Tag tag) noexcept;
   Tag tag(const void* pointer) const noexcept;
@@ -65,6 +65,9 @@ class CachingAllocator {
   void set_observer(AllocationObserver* observer) noexcept { observer_.store(observer, std::memory_order_release); }
 
   Statistics statistics() const;
+  std::size_t page_bytes() const noexcept { return arena_.page_bytes(); }
+  std::size_t rounding_bytes() const noexcept { return rounding_; }
+  std::size_t small_limit_bytes() const noexcept { return small_limit_; }
   void reset_peaks() noexcept;
   // Shows every live allocation; `show` runs with no lock held, on a copy made under it.
   void visit_live(const std::function<void(void*, std::size_t, Tag)>& show) const;

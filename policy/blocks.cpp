@@ -14,17 +14,24 @@ struct Run {
   int32_t first = 0, length = 0, period = 0;
 };
 
+// Works on all Ops but casts of what came from outside the Pass: autocast casts a weight once and reads it many times, so a first Block would be unlike the others.
 class BlockFinder {
  public:
-  explicit BlockFinder(const Profile& p) : p_(p), n_(static_cast<int32_t>(p.ops().size())), cross_(crossing_bytes(p)) {
-    for (const ProfileValue& v : p.values())  // a border never falls into an in-place chain
-      for (int32_t o = v.makers.empty() ? 0 : v.makers.front() + 1; !v.makers.empty() && o <= v.makers.back(); o++) cross_[at(o)] += v.bytes;
+  explicit BlockFinder(const Profile& p) : p_(p) {
     std::unordered_map<std::string, int32_t> names;
     std::unordered_map<uint64_t, int32_t> signatures;
-    for (const ProfileOp& o : p.ops()) {
+    for (size_t i = 0; i < p.ops().size(); i++) {
+      const ProfileOp& o = p.ops()[i];
+      if (o.reads.empty() && o.name == "aten::_to_copy") continue;
+      index_.push_back(static_cast<int32_t>(i));
       exact_.push_back(signatures.emplace(o.signature, static_cast<int32_t>(signatures.size())).first->second);
       loose_.push_back(names.emplace(o.name, static_cast<int32_t>(names.size())).first->second);
     }
+    n_ = static_cast<int32_t>(index_.size());
+    std::vector<int64_t> cross = crossing_bytes(p);
+    for (const ProfileValue& v : p.values())  // a border never falls into an in-place chain
+      for (int32_t o = v.makers.empty() ? 0 : v.makers.front() + 1; !v.makers.empty() && o <= v.makers.back(); o++) cross[at(o)] += v.bytes;
+    for (int32_t o = 0; o <= n_; o++) cross_.push_back(cross[at(begin(o))]);
   }
 
   std::vector<Block> find() {
@@ -33,10 +40,15 @@ class BlockFinder {
     between();
     for_each_gap([&](int32_t a, int32_t b) { runs(loose_, a, b); });
     std::sort(blocks_.begin(), blocks_.end(), [](const Block& a, const Block& b) { return a.first_op < b.first_op; });
+    for (Block& b : blocks_) b.first_op = begin(b.first_op), b.last_op = index_[at(b.last_op)];
     return std::move(blocks_);
   }
 
  private:
+  // From here to the end positions count in index_; a border lies right after the Op before it.
+  int32_t begin(int32_t o) const { return o == 0 ? 0 : index_[at(o - 1)] + 1; }
+  const ProfileOp& op(int32_t o) const { return p_.ops()[at(index_[at(o)])]; }
+
   std::vector<int32_t> pattern(int32_t first, int32_t last) const { return {loose_.begin() + first, loose_.begin() + last + 1}; }
 
   void add(int32_t first, int32_t last) {
@@ -59,9 +71,9 @@ class BlockFinder {
 
   bool reads_from(int32_t first, int32_t count, int32_t made_first, int32_t made_end) const {
     for (int32_t o = first; o < first + count; o++)
-      for (int32_t v : p_.ops()[at(o)].reads) {
+      for (int32_t v : op(o).reads) {
         const auto& makers = p_.values()[at(v)].makers;
-        if (!makers.empty() && makers.back() >= made_first && makers.back() < made_end) return true;
+        if (!makers.empty() && makers.back() >= begin(made_first) && makers.back() < begin(made_end)) return true;
       }
     return false;
   }
@@ -75,8 +87,14 @@ class BlockFinder {
   // A Block multiplies matrices or convolves, if anything in the model does: two products by a scalar at its end are none.
   bool worth(int32_t first, int32_t period) const {
     for (int32_t o = first; o < first + period; o++)
-      if (p_.ops()[at(o)].flops > 0 || (!multiplies_ && p_.ops()[at(o)].rise_bytes > 0)) return true;
+      if (op(o).flops > 0 || (!multiplies_ && op(o).rise_bytes > 0)) return true;
     return false;
+  }
+
+  int64_t flops(int32_t first, int32_t end) const {
+    int64_t sum = 0;
+    for (int32_t o = first; o < end; o++) sum += op(o).flops;
+    return sum;
   }
 
   // The run's phase with the narrowest borders, as many whole periods as there are; of equals the one that leaves most in one piece.
@@ -117,7 +135,9 @@ class BlockFinder {
     for (int32_t o = first; o < end; o += r.period) add(o, o + r.period - 1);
     const auto nearly_one = [&](int32_t ops) { return 4 * ops >= 3 * r.period; };  // a first or last layer that lacks an Op or two
     const int32_t head = first - r.first, tail = r.first + r.length - end;
-    if (nearly_one(head)) add(r.first, first - 1), first = r.first;
+    // A Pass begins with the first tensor that is saved: what a first layer did to its input before that was not seen.
+    const bool begins_here = r.first == 0 && 2 * head > r.period && multiplies_ && flops(r.first, first) == flops(first, first + r.period);
+    if (begins_here || nearly_one(head)) add(r.first, first - 1), first = r.first;
     if (nearly_one(tail)) add(end, end + tail - 1), end += tail;
     runs(token, a, first);
     runs(token, end, b);
@@ -173,7 +193,8 @@ class BlockFinder {
   }
 
   const Profile& p_;
-  int32_t n_;
+  int32_t n_ = 0;
+  std::vector<int32_t> index_;  // the Ops looked at
   bool multiplies_ = p_.flops() > 0;
   std::vector<int64_t> cross_;
   std::vector<int32_t> exact_, loose_;

@@ -1,7 +1,7 @@
 // Blocks: stretches of the Op sequence that repeat, found from operators and shapes alone.
 //
 // B1  Blocks are disjoint, in order, and start and end where the bytes that cross are lowest among the phases of their period
-// B2  two Blocks of one family have the same operators in the same order (shapes may differ by scale)
+// B2  two Blocks of one family have the same operators in the same order (shapes may differ by scale), but for casts of weights
 // B3  consecutive Blocks of a run are chained: each reads something that the one before makes
 // Cost: quadratic in Ops with a tiny constant (one comparison of integers): 2,500 Ops take a few milliseconds.
 #pragma once

@@ -58,6 +58,16 @@ struct MemoryStats {
   int64_t allocations = 0, device_calls = 0;
 };
 MemoryStats memory_stats();
+
+// Who holds the memory now: live allocations by what they are for, most bytes first. They add up to live_bytes, but for the temporary file's.
+// Activations are told from others while the engine watches, not while it rests because everything fits.
+struct Holder {
+  std::string category;  // "parameter", "activation", "backward" (gradients, and what a backward uses in passing), "other"
+  std::string region;    // module path; "": the whole model, or not known yet
+  bool saved = false;    // autograd keeps it for backward
+  int64_t bytes = 0, pieces = 0;
+};
+std::vector<Holder> holders();
 void reset_peaks();
 
 std::string report();  // text

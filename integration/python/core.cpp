@@ -43,6 +43,19 @@ NB_MODULE(_core, m) {
   m.def("parse_budget", [](const std::string& text) { return reprise::Budget::parse(text).resolve(reprise::device_bytes()); });
   m.def("check_plan", [](const std::string& text) { reprise::Plan::from_json(text); });
   m.def("check_profile", [](const std::string& text) { reprise::Profile::from_json(text); });
+  m.def("holders", [] {
+    nb::list rows;
+    for (const reprise::Holder& h : reprise::holders()) {
+      nb::dict d;
+      d["category"] = h.category;
+      d["region"] = h.region;
+      d["saved"] = h.saved;
+      d["bytes"] = h.bytes;
+      d["pieces"] = h.pieces;
+      rows.append(d);
+    }
+    return rows;
+  });
   m.def("memory_stats", [] {
     const reprise::MemoryStats s = reprise::memory_stats();
     nb::dict d;

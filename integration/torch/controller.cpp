@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "allocator/caching_allocator.hpp"
-#include "integration/torch/cpu_allocator.hpp"
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/engine_internal.hpp"
 #include "integration/torch/infeasible.hpp"
@@ -23,11 +23,11 @@ constexpr int kMaxVariants = 4;  // of one kind of Pass: nothing left behind, gr
 
 constexpr int64_t kGrace = 8;  // a Plan may miss its prediction by this part of the budget: into the temporary file, and the next is made for less
 
-int64_t live_bytes() { return static_cast<int64_t>(cpu_core().statistics().live_bytes); }
+int64_t live_bytes() { return static_cast<int64_t>(budgeted_core().statistics().live_bytes); }
 
 // What the core holds beside live bytes: rounding, and small pieces cached by threads. No Plan can change it.
 int64_t unplanned_bytes() {
-  const Statistics s = cpu_core().statistics();
+  const Statistics s = budgeted_core().statistics();
   return static_cast<int64_t>(s.allocated_bytes - s.live_bytes + s.cached_bytes);
 }
 
@@ -43,11 +43,6 @@ void exclude_regions(Trace& trace, const std::vector<std::string>& patterns) {
       for (int32_t v : op.outputs) keep(v);
       for (const auto& w : op.overwrites) keep(w.second);
     }
-}
-
-void set_profile(Known& known, Profile profile) {
-  known.profile = std::make_shared<const Profile>(std::move(profile));
-  known.planner = std::make_shared<StepPlanner>(known.profile);
 }
 
 std::string module_of(const std::string& parameter) {
@@ -72,6 +67,7 @@ void Controller::enable(Config config, const std::vector<Parameter>& parameters)
     auto [it, fresh] = index.emplace(module_of(p.name), static_cast<int32_t>(regions_.size()));
     if (fresh) regions_.push_back(it->first);
     regions_of_[p.storage] = it->second;
+    tag_storage(*p.storage, Category::kParameter, it->second);
   }
   enabled_ = true;
 }
@@ -85,6 +81,7 @@ void Controller::disable() {
 void Controller::forget() {
   known_.clear();
   generation_++;
+  rest_.reset();
   caught.clear();
   regions_of_.clear();
 }
@@ -98,6 +95,10 @@ std::shared_ptr<Pass> Controller::begin_pass() {
   auto pass = std::make_shared<Pass>(PassOptions{});
   pass->start_live_bytes = live_bytes();
   counters.passes++;
+  if (rest_.woken_midway()) {
+    pass->partial = true;
+    pass->may_overflow(std::nullopt);
+  }
   std::lock_guard<std::mutex> lock(mutex_);
   std::erase_if(alive_, [](const auto& weak) {
     auto p = weak.lock();
@@ -105,6 +106,11 @@ std::shared_ptr<Pass> Controller::begin_pass() {
   });
   alive_.push_back(pass);
   return pass;
+}
+
+std::shared_ptr<Pass> Controller::newest_pass() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return alive_.empty() ? nullptr : alive_.back().lock();
 }
 
 std::optional<Known> Controller::known(uint64_t first_operator) const {
@@ -129,7 +135,9 @@ std::pair<uint64_t, Known> Controller::find(uint64_t key, int64_t start_live_byt
     const uint64_t next = (key ^ 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
     if (!known_.count(next)) {
       Known& derived = known_[next];
-      set_profile(derived, with_gradients_resident(*here.profile));
+      derived.profile = std::make_shared<const Profile>(with_gradients_resident(*here.profile));
+      derived.planner = std::make_shared<StepPlanner>(derived.profile);
+      derived.regions = here.regions;
       derived.match = here.match;
       derived.derived = true;
       if (here.planned_limit == INT64_MAX) derived.following = here.following, derived.planned_limit = INT64_MAX;
@@ -145,6 +153,18 @@ std::pair<uint64_t, Known> Controller::find(uint64_t key, int64_t start_live_byt
   return {key, known_[key]};
 }
 
+// Without a Plan: saved Values are dropped in Groups, unless everything is to be kept.
+PassOptions Controller::unplanned_options(const Config& config, int64_t start_live_bytes) {
+  PassOptions options;
+  const int64_t room = config.budget_bytes > 0 ? std::max<int64_t>(0, config.budget_bytes - start_live_bytes) : int64_t{1} << 30;
+  options.copy_input_bytes = std::min<int64_t>(options.copy_input_bytes, room / 32);
+  if (!keeps_everything(config)) {
+    options.unplanned = PassOptions::Unplanned::kGroups;
+    options.group_bytes = std::max<int64_t>(int64_t{16} << 10, room / 16);
+  }
+  return options;
+}
+
 void Controller::choose(Pass& pass, uint64_t first_operator) {
   Config config;
   Known known;
@@ -153,28 +173,31 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
     std::lock_guard<std::mutex> lock(mutex_);
     config = config_;
     generation = generation_;
-    std::tie(pass.key, known) = find(first_operator, pass.start_live_bytes);
-    last_known_ = pass.key;
+    if (!pass.partial) {
+      std::tie(pass.key, known) = find(first_operator, pass.start_live_bytes);
+      last_known_ = pass.key;
+    }
+  }
+  PassOptions options = unplanned_options(config, pass.start_live_bytes);
+  if (pass.partial) {
+    options.fingerprint = budget_is_on_cpu();  // R11: these Ops were not looked at before
+    pass.set_options(std::move(options));
+    return;
   }
   if (known.profile && !known.learning && !config.verify && needs_new_plan(known, config, pass.start_live_bytes)) make_plan(known, pass.start_live_bytes);
   known.passes++;
   if (known.learning) known.following.reset();
   store(pass.key, known, generation);
-  PassOptions options;
+  options.regions = known.regions;
   options.verify = config.verify;
-  options.fingerprint = config.verify || known.learning;
+  options.fingerprint = config.verify || (known.learning && budget_is_on_cpu());  // numpy and raw pointers of the program reach host memory only
   options.trace = known.learning;
-  const int64_t room = config.budget_bytes > 0 ? std::max<int64_t>(0, config.budget_bytes - pass.start_live_bytes) : int64_t{1} << 30;
-  options.copy_input_bytes = std::min<int64_t>(options.copy_input_bytes, room / 32);
-  if (!keeps_everything(config)) {
-    options.unplanned = PassOptions::Unplanned::kGroups;
-    options.group_bytes = std::max<int64_t>(int64_t{16} << 10, room / 16);
-  }
   if (known.profile && !known.learning && !config.verify) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
-  const bool unseen = known.learning || known.derived;  // nobody has seen this step yet: it is measured to its end
-  if (unseen && config.budget_bytes > 0) pass.may_overflow(std::nullopt);
-  else if (config.budget_bytes > 0 && config.policy == "auto") pass.may_overflow(size_t(config.budget_bytes / kGrace));
+  const bool unseen = known.learning || known.derived;                  // nobody has seen this step yet: it is measured to its end
+  const bool has_file = config.budget_bytes > 0 && budget_is_on_cpu();  // a GPU's kernels cannot work in a file
+  if (unseen && has_file) pass.may_overflow(std::nullopt);
+  else if (has_file && config.policy == "auto") pass.may_overflow(size_t(config.budget_bytes / kGrace));
   pass.set_options(std::move(options));
 }
 
@@ -194,7 +217,7 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
   if (pass->finished) return;
   const bool with_backward = pass->backward_seen();
   pass->stop_recording();
-  if (!with_backward || !enabled() || pass->wants_choice()) return;
+  if (!with_backward || !watching() || pass->wants_choice() || pass->partial) return;
   uint64_t generation = 0;
   std::optional<Known> known;
   {
@@ -218,6 +241,18 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     known->learning = true;  // the step changed: learn it anew, but not for ever
   }
   store(pass->key, *known, generation);
+  rest_.after_pass(budget_is_on_cpu() && all_fits(*pass));  // elsewhere there is no temporary file to wake up with
+}
+
+// This Pass repeated what was planned with nothing to replay, and so would every other kind of step seen so far.
+bool Controller::all_fits(const Pass& pass) const {
+  if (!pass.plan_held() || pass.options().trace || pass.overflow_bytes() > 0) return false;
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (config_.policy != "auto" || config_.budget_bytes == 0) return false;
+  return std::all_of(known_.begin(), known_.end(), [](const auto& kind) {
+    const Known& known = kind.second;
+    return known.passes == 0 || (known.following && known.planned_limit != INT64_MAX && known.following->plan.groups.empty());
+  });
 }
 
 // The heap left more holes than were simulated: the next Plan is made for so much less.
@@ -228,6 +263,36 @@ void Controller::heed_miss(const Pass& pass, Known& known) const {
   if (config().log > 0)
     std::fprintf(stderr, "reprise: %lld bytes did not fit where they were predicted to and went to a temporary file; the next Plan is made for so much less\n",
                  static_cast<long long>(pass.overflow_bytes()));
+}
+
+std::vector<std::string> Controller::region_names() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return regions_;
+}
+
+// A Profile may have found Regions between those of the parameters: they get a number of their own.
+std::shared_ptr<const std::vector<int32_t>> Controller::regions_by_value(const Profile& profile) {
+  std::vector<int32_t> number, out;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const std::string& name : profile.data().regions) {
+      auto it = std::find(regions_.begin(), regions_.end(), name);
+      if (it == regions_.end()) it = regions_.insert(it, name);
+      number.push_back(static_cast<int32_t>(it - regions_.begin()));
+    }
+  }
+  for (const ProfileValue& v : profile.values()) {
+    if (v.makers.empty()) continue;
+    out.resize(std::max(out.size(), size_t(v.trace_value) + 1), -1);
+    out[size_t(v.trace_value)] = number[size_t(profile.ops()[size_t(v.makers.back())].region)];
+  }
+  return std::make_shared<const std::vector<int32_t>>(std::move(out));
+}
+
+void Controller::set_profile(Known& known, Profile profile) {
+  known.regions = regions_by_value(profile);
+  known.profile = std::make_shared<const Profile>(std::move(profile));
+  known.planner = std::make_shared<StepPlanner>(known.profile);
 }
 
 Trace Controller::trace_of(const Pass& pass) const {
@@ -243,7 +308,7 @@ Trace Controller::trace_of(const Pass& pass) const {
   return trace;
 }
 
-void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) const {
+void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) {
   if (pass->caught_something()) return;  // R11: the next Pass keeps what was written unseen, and is learned instead
   try {
     set_profile(known, Profile::from_trace(trace_of(*pass)));
@@ -276,7 +341,7 @@ void Controller::measured(const std::shared_ptr<Pass>& pass, Known& known) const
 }
 
 // The first Pass under a Plan was measured too: with warm caches, and with what the learning Pass left behind in its place.
-void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) const {
+void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) {
   known.settled = true;
   known.derived = false;
   try {
@@ -294,7 +359,7 @@ void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) const {
 void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   const double began = now_seconds();
   Config config = this->config();
-  cpu_core().trim();  // what is free now and was not live at the start is no part of what a Plan cannot change
+  budgeted_core().trim();  // what is free now and was not live at the start is no part of what a Plan cannot change
   known.unplanned_bytes = unplanned_bytes() + known.missed_bytes;
   const int64_t beside = start_live_bytes + known.unplanned_bytes;
   const int64_t limit_bytes = limit_for(known, config, start_live_bytes);
@@ -363,11 +428,12 @@ void Controller::write_is_coming(const at::Tensor& tensor) {
 }
 
 size_t Controller::revoke(size_t bytes) {
+  if (rest_.wake()) return 0;  // nothing is held: the temporary file serves this one
   std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
   if (!lock) return 0;
   // What a Plan keeps is what its Groups read: taking it makes them run whole closures, which need more memory, not less. The temporary file comes first.
   for (const auto& weak : alive_)
-    if (auto p = weak.lock(); p && p->options().following && !p->finished && overflow::has_room(bytes)) return 0;
+    if (auto p = weak.lock(); p && p->options().following && !p->finished && budget_is_on_cpu() && overflow::has_room(bytes)) return 0;
   size_t freed = 0;
   for (auto& weak : alive_) {
     if (freed >= bytes) break;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "integration/torch/pass.hpp"
+#include "integration/torch/rest.hpp"
 #include "profiler/profile.hpp"
 
 namespace reprise::engine {
@@ -39,10 +40,11 @@ struct Known {
   std::shared_ptr<const Profile> profile;
   std::shared_ptr<StepPlanner> planner;  // for this Profile
   std::vector<uint64_t> match;
-  int64_t learned_start_bytes = 0;  // live at the start of the Pass it was learned from
-  int64_t appearing_bytes = 0;      // gradients that were not there before its backward
-  bool derived = false;             // the Profile was worked out from another's, and no such step was seen so far
-  bool settled = false;             // false: derived, or learned from a first, cold Pass; the next Pass under its Plan is measured again
+  std::shared_ptr<const std::vector<int32_t>> regions;  // per Value of the Trace: index into region_names()
+  int64_t learned_start_bytes = 0;                      // live at the start of the Pass it was learned from
+  int64_t appearing_bytes = 0;                          // gradients that were not there before its backward
+  bool derived = false;                                 // the Profile was worked out from another's, and no such step was seen so far
+  bool settled = false;                                 // false: derived, or learned from a first, cold Pass; the next Pass under its Plan is measured again
   std::shared_ptr<const Following> following;
   int64_t planned_limit = -1;   // limit_bytes of `following`
   int64_t unplanned_bytes = 0;  // what the core held beside live bytes when it was made
@@ -72,14 +74,18 @@ class Controller {
   void enable(Config config, const std::vector<Parameter>& parameters);
   void disable();
   bool enabled() const { return enabled_.load(std::memory_order_relaxed); }
+  bool watching() const { return enabled() && !rest_.resting(); }
+  void set_observer(AllocationObserver* observer) { rest_.set_observer(observer); }
   Config config() const;
 
   std::shared_ptr<Pass> begin_pass();
+  std::shared_ptr<Pass> newest_pass() const;          // begun last and still alive, or nullptr
   void choose(Pass& pass, uint64_t first_operator);   // called before the first Op runs; no mutex held
   void finished(const std::shared_ptr<Pass>& pass);   // learns; no mutex held
   void raise_if_infeasible(uint64_t first_operator);  // throws Infeasible once it is known that no Plan fits
   void write_is_coming(const at::Tensor& tensor);     // R7, for operators that are not recorded
   size_t revoke(size_t bytes);                        // pressure
+  std::vector<std::string> region_names() const;
 
   // What the report is made of: the kind of Pass seen last.
   std::optional<Known> last_known() const;
@@ -87,19 +93,24 @@ class Controller {
   void replace_plan(const Plan& plan);  // apply(): throws std::invalid_argument if it was made for another Trace
 
  private:
+  static PassOptions unplanned_options(const Config& config, int64_t start_live_bytes);
   std::pair<uint64_t, Known> find(uint64_t first_operator, int64_t start_live_bytes);  // under the mutex
   void forget();                                                                       // all that was learned; under the mutex
-  void learn(const std::shared_ptr<Pass>& pass, Known& known) const;
+  void learn(const std::shared_ptr<Pass>& pass, Known& known);
   void heed_miss(const Pass& pass, Known& known) const;
+  bool all_fits(const Pass& pass) const;
   void measured(const std::shared_ptr<Pass>& pass, Known& known) const;
-  void settle(const std::shared_ptr<Pass>& pass, Known& known) const;
+  void settle(const std::shared_ptr<Pass>& pass, Known& known);
   Trace trace_of(const Pass& pass) const;
+  void set_profile(Known& known, Profile profile);
+  std::shared_ptr<const std::vector<int32_t>> regions_by_value(const Profile& profile);
   void make_plan(Known& known, int64_t start_live_bytes) const;
   // Stores what a slow part worked out on a copy, unless enable() or disable() came between.
   void store(uint64_t first_operator, const Known& known, uint64_t generation);
 
   mutable std::mutex mutex_;
   std::atomic<bool> enabled_{false};
+  Rest rest_;
   Config config_;
   std::unordered_map<c10::StorageImpl*, int32_t> regions_of_;
   std::vector<std::string> regions_{""};

@@ -116,6 +116,8 @@ bool install_cpu_allocator() {
   return cpu_allocator_installed();
 }
 
+void (*cpu_deleter())(void*) { return &give_back; }
+
 bool cpu_allocator_installed() { return c10::GetCPUAllocator() == cpu_allocator(); }
 
 void set_overflow_outlet(void (*tell)(void* pointer, long long change)) { overflow_outlet.store(tell, std::memory_order_release); }

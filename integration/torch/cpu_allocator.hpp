@@ -20,6 +20,7 @@ CachingAllocator& cpu_core();
 // Makes the core torch's CPU allocator. False when another allocator of the same priority cannot be replaced.
 bool install_cpu_allocator();
 bool cpu_allocator_installed();
+void (*cpu_deleter())(void*);  // of every DataPtr of ours
 
 // What an out-of-memory error says; nullptr restores the default (asked, live, reserved, cap). May throw: then the default is used.
 void set_out_of_memory_text(std::string (*text)(std::size_t asked_bytes));

@@ -15,6 +15,7 @@ class CudaMemory {
   virtual CachingAllocator* core_of(int device) = 0;           // nullptr: that device stays with torch's own allocator; the reason was printed
   virtual bool set_budget(int device, std::size_t bytes) = 0;  // kNoCap: none; false: what is live does not fit
   virtual std::size_t capacity_bytes(int device) = 0;
+  virtual bool is_capturing() = 0;  // a graph, on the current stream of the current device
 };
 
 // Opens the library and installs its allocator, once. Says in one line what failed, if a driver is there at all.

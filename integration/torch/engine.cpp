@@ -14,6 +14,7 @@
 #include "integration/torch/controller.hpp"
 #include "integration/torch/engine_internal.hpp"
 #include "integration/torch/infeasible.hpp"
+#include "integration/torch/origin.hpp"
 
 namespace reprise::engine {
 
@@ -29,82 +30,60 @@ namespace {
 
 using torch::autograd::SavedVariableHooks;
 
-// Torch 2.15 drops "Backward0" from what it says; earlier ones name the node.
-template <class Node>
-std::string name_in_words(const Node& node) {
-  if constexpr (requires { node.forward_op_name(); }) return node.forward_op_name();
-  else return node.name();
-}
-
 // A saved tensor: (Value, Geometry), or kept as it was.
 struct Handle final : SavedVariableHooks {
   std::shared_ptr<Pass> pass;
-  int32_t value = -1;
-  at::Tensor kept;
+  Pass::Saved saved;
   Geometry geometry;
   Version version;
   bool versioned = false;
-  // Only for an error's words: strong, it would keep the node that keeps us.
-  c10::weak_intrusive_ptr<c10::TensorImpl> variable{c10::intrusive_ptr<c10::TensorImpl>()};
+  Origin origin;
 
   explicit Handle(std::shared_ptr<Pass> p) : pass(std::move(p)) {}
   ~Handle() override {
-    if (pass && saved_) pass->release(value);
+    if (pass && packed_) pass->release(saved);
   }
 
   void call_pack_hook(const at::Tensor& tensor) override {
-    Pass::Saved saved = pass->save(tensor, thread_state().keep_depth > 0);
-    saved_ = true;
-    value = saved.value;
-    kept = std::move(saved.kept);
+    saved = pass->save(tensor, thread_state().keep_depth > 0);
+    packed_ = true;
     versioned = !reason_not_plain(tensor);  // every tensor that became a Value is plain
     if (!versioned) return;
     geometry = Geometry::of(tensor);
     version = Version::of(tensor);
-    if (tensor.requires_grad() && !tensor.is_leaf()) variable = c10::weak_intrusive_ptr<c10::TensorImpl>(tensor.getIntrusivePtr());
+    origin = Origin::of(tensor);
   }
 
   at::Tensor call_unpack_hook() override {
-    if (versioned) version.check(geometry, [this] { return output_of(); });
+    if (versioned) version.check(geometry, [this] { return origin.text(); });
     ask_for_end();
-    if (value < 0) {
+    if (saved.value < 0) {
       pass->fetched_kept();
-      return kept;
+      return saved.kept;
     }
     c10::InferenceMode no_inference(false);
     try {
-      return geometry.over(pass->fetch(value));
+      return geometry.over(pass->fetch(saved.value));
     } catch (const c10::OutOfMemoryError& error) {
       convert(error, pass.get());
     }
   }
 
  private:
-  // As torch says it: ", which is output 0 of ExpBackward0,"; nothing where the variable is a leaf, or is gone.
-  std::string output_of() const {
-    const auto impl = variable.lock();
-    if (!impl) return "";
-    const at::Tensor tensor(impl);
-    const auto& node = tensor.grad_fn();
-    return node ? ", which is output " + std::to_string(tensor.output_nr()) + " of " + name_in_words(*node) + "," : "";
-  }
-
   // R8: what was replayed falls back when the autograd task ends; asked for once per task and Pass.
   void ask_for_end() {
     const int task = current_task();
     if (task < 0 || !pass->first_of_task(task)) return;
     const bool kept_graph = torch::autograd::get_current_graph_task_keep_graph();
-    std::weak_ptr<Pass> weak = pass;
-    torch::autograd::Engine::get_default_engine().queue_callback([weak, task, kept_graph] {
-      auto p = weak.lock();
-      if (!p) return;
+    // Strong: where the thread of the forward is gone, these handles were the last to know the Pass.
+    torch::autograd::Engine::get_default_engine().queue_callback([p = pass, task, kept_graph] {
       p->end_of_task(task, kept_graph);
       if (!p->idle()) return;
       Controller::get().finished(p);
       Controller::get().raise_if_infeasible(p->key);
     });
   }
-  bool saved_ = false;
+  bool packed_ = false;
 };
 
 void arm(ThreadState& t) {
@@ -128,8 +107,10 @@ bool hooks_allowed() {
 
 std::unique_ptr<SavedVariableHooks> our_hooks() {
   Controller& controller = Controller::get();
-  if (!controller.enabled() || !hooks_allowed() || current_task() >= 0) return nullptr;  // saved during backward: torch keeps it
+  if (!controller.watching() || !hooks_allowed() || current_task() >= 0) return nullptr;  // saved during backward: torch keeps it
+  if (is_capturing()) return nullptr;                                                     // R12: a graph is replayed by CUDA, not by us
   ThreadState& t = thread_state();
+  t.records = true;
   Pass* pass = t.pass.get();
   if (!pass || pass->finished || pass->backward_seen() || pass->abandoned()) {
     if (pass && !pass->finished) controller.finished(t.pass);
@@ -144,7 +125,7 @@ void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
   c10::impl::ExcludeDispatchKeyGuard below(c10::DispatchKey::Fake);
   ThreadState& t = thread_state();
   Pass* pass = t.pass.get();
-  if (!Controller::get().enabled()) {
+  if (!Controller::get().watching()) {
     const bool others_hold_it = pass && !pass->idle();  // saved tensors of ours are still to be unpacked: writes must be seen
     if (!others_hold_it) {
       disarm(t);
@@ -157,11 +138,11 @@ void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
     return;
   }
   const OperatorFacts& facts = facts_of(op);
-  if (facts.only_views) {
+  if (facts.only_views || is_capturing()) {
     op.redispatchBoxed(after, stack);
     return;
   }
-  if (Controller::get().enabled() && pass->recording() && !pass->backward_seen() && current_task() < 0) {
+  if (Controller::get().watching() && pass->recording() && !pass->backward_seen() && current_task() < 0) {
     std::shared_ptr<Pass> alive = t.pass;  // the kernel may start another Pass on this thread
     if (pass->wants_choice()) {
       pass->choose(facts, *stack);
@@ -235,7 +216,10 @@ void enter_keep() { thread_state().keep_depth++; }
 void leave_keep() { thread_state().keep_depth--; }
 
 void trace_allocation(void* address, long long bytes) {
-  Pass* pass = thread_state().pass.get();
+  ThreadState& t = thread_state();
+  // A device thread of autograd records nothing itself: it works for the Pass that was begun last, while its caller waits.
+  if (!t.records && (!t.pass || t.pass->finished) && current_task() >= 0) t.pass = Controller::get().newest_pass();
+  Pass* pass = t.pass.get();
   if (!pass || pass->finished) return;
   pass->level_bytes += bytes;
   if (pass->level_bytes > pass->peak_bytes) pass->peak_bytes = pass->level_bytes;

@@ -30,6 +30,8 @@
 #include "integration/torch/conditions.hpp"
 #include "integration/torch/operator_facts.hpp"
 #include "integration/torch/overflow.hpp"
+#include "integration/torch/streams.hpp"
+#include "integration/torch/tags.hpp"
 #include "integration/torch/tensor_view.hpp"
 #include "policy/plan.hpp"
 #include "profiler/trace.hpp"
@@ -61,6 +63,8 @@ struct Op {
   std::vector<int32_t> made;                   // per returned tensor: the new Value, or -1 (view, in-place result, undefined)
   std::vector<std::pair<int, int32_t>> wrote;  // (argument, Value after) for arguments written in place
   at::Generator generator;                     // state before the call, where it draws random numbers (R5)
+  bool draws_from_default = false;             // takes no generator: the device's default one is set to that state (CUDA)
+  std::optional<c10::Stream> stream;           // that it ran on; none on the CPU (R12)
   std::shared_ptr<const Settings> settings;
   const char* opaque_reason = nullptr;
   bool hidden_write = false;  // its hidden writes happened (R6)
@@ -84,6 +88,7 @@ struct Value {
   int32_t group = 0;                                                                          // of the learning Pass
   int32_t memo_task = -1;                                                                     // autograd task that replayed it
   c10::weak_intrusive_ptr<c10::StorageImpl> storage{c10::intrusive_ptr<c10::StorageImpl>()};  // the program's; pins the address
+  std::shared_ptr<const Ready> ready;                                                         // of a replayed one, where there are streams
   c10::Storage held;                                                                          // kept, replayed or copied
   bool held_is_private = false;                                                               // held is ours alone: replayed or copied
   bool outside = false;                                                                       // existed before the Pass
@@ -107,6 +112,7 @@ struct Following {
   std::vector<uint8_t> keep;                                 // per Value
   std::vector<int32_t> reads;                                // per Value: Groups that name it as a source
   std::unordered_map<int32_t, std::vector<int32_t>> groups;  // trigger -> indices into plan.groups, in order
+  std::unordered_map<int32_t, int32_t> retained_by;          // Value -> the first Group that makes it and holds it
   static std::shared_ptr<const Following> of(Plan plan, std::vector<uint64_t> match);
 };
 
@@ -134,6 +140,7 @@ struct PassOptions {
   bool fingerprint = false;            // R11
   bool verify = false;                 // replay everything once and compare (REPRISE_VERIFY)
   std::shared_ptr<const Following> following;
+  std::shared_ptr<const std::vector<int32_t>> regions;  // per Value of the Trace that was learned; may be null
 };
 
 struct Counters {
@@ -164,7 +171,7 @@ class Pass {
   };  // kept is set where the Value is no replay's business
   Saved save(const at::Tensor& tensor, bool keep);
   c10::Storage fetch(int32_t value);            // replays if it has to
-  void release(int32_t value);                  // a handle died; value -1: a kept one
+  void release(const Saved& saved);             // its handle died
   void end_of_task(int task, bool graph_kept);  // an autograd task is through
   bool recording() const { return recording_.load(std::memory_order_relaxed); }
   bool idle() const { return live_handles_.load(std::memory_order_relaxed) == 0; }
@@ -197,6 +204,7 @@ class Pass {
   double started_seconds = 0;
   uint64_t key = 0;  // of the first Op: which Known it belongs to
   bool finished = false;
+  bool partial = false;  // begun in the middle of a step
 
  private:
   friend class Replay;  // replay.cpp
@@ -211,6 +219,9 @@ class Pass {
   }
   c10::Storage private_copy(int32_t value, const c10::Storage& storage);
   void hold(int32_t value, Garbage& garbage);  // the program's storage
+  void tag_made(int32_t value, const c10::Storage& storage) const;
+  void tag_held(const Value& value) const;  // does autograd need it?
+  void count_whole(const at::Tensor& kept, int change);
   void let_go(Value& value, Garbage& garbage);
   void let_go_if_unneeded(int32_t value, Garbage& garbage);
   std::optional<c10::Storage> available(int32_t value) const;
@@ -222,9 +233,11 @@ class Pass {
   int32_t check_fingerprint(const at::Tensor& tensor, int32_t value, Garbage& garbage);
   void check_outside_copies();  // the same for inputs that were copied, at the end of the Pass
   void follow(size_t op);
+  std::optional<Group> planned_group(int32_t value);
   Group before_break(Group group) const;
   void poll_gone();
   void begin_backward();
+  void consume(int32_t value, const c10::Storage& storage) const;
   void close(Garbage& garbage);
   std::shared_ptr<const Settings> settings_now();
 
@@ -240,12 +253,15 @@ class Pass {
   int group_dropped_values_ = 0;
   int64_t copied_input_bytes_ = 0;
   int32_t group_ = 0;
-  int32_t broken_at_ = kNever;  // the first Op that is not the Trace's: what the Plan says of earlier ones still holds
+  std::unordered_map<c10::StorageImpl*, int32_t> whole_;  // storages of saved tensors that are no Value's business -> how many
+  int32_t broken_at_ = kNever;                            // the first Op that is not the Trace's: what the Plan says of earlier ones still holds
   std::atomic<bool> recording_{true}, backward_seen_{false};
   std::atomic<int64_t> live_handles_{0};
   std::atomic<bool> saved_anything_{false};
   std::atomic<int> task_{-1};
   bool chosen_ = false;
+  std::optional<c10::Stream> stream_;  // of the first Op
+  bool many_streams_ = false;
   bool caught_ = false;                // R11 found an unseen write
   int64_t overflow_start_bytes_ = -1;  // in the temporary file when it was allowed; -1: it was not
   bool only_measured_ = false;

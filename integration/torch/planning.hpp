@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/controller.hpp"
 #include "policy/planner.hpp"
 #include "policy/simulate.hpp"
@@ -24,7 +25,7 @@ struct PlanResult {
 // Threads: one mutex; any thread may ask.
 class StepPlanner {
  public:
-  explicit StepPlanner(std::shared_ptr<const Profile> profile) : profile_(std::move(profile)), planner_(*profile_) {}
+  explicit StepPlanner(std::shared_ptr<const Profile> profile) : profile_(std::move(profile)), heap_(heap_shape()), planner_(*profile_, {.search = {}, .heap = heap_}) {}
 
   PlanResult plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start);
   int64_t smallest_limit(const StartLayout& start);
@@ -35,15 +36,16 @@ class StepPlanner {
 
   std::mutex mutex_;
   std::shared_ptr<const Profile> profile_;
+  HeapShape heap_;
   Planner planner_;
 };
 
-bool keeps_everything(const Config& config);  // policy "none", or no budget with "auto"
+bool keeps_everything(const Config& config);                                            // policy "none", or no budget with "auto"
 int64_t limit_for(const Known& known, const Config& config, int64_t start_live_bytes);  // above the Pass's start; 0: no budget
 // Hysteresis: a Plan is not changed for less than 1 % of its limit.
 bool needs_new_plan(const Known& known, const Config& config, int64_t start_live_bytes);
 // The smallest budget for this step and for the next, which begins with its gradients there. beside_bytes: live and rounding at the Pass's start.
 int64_t smallest_budget_for(const Known& known, int64_t beside_bytes, const StartLayout& start);
-StartLayout start_layout();  // of torch's CPU allocator, now
+StartLayout start_layout();  // of the budgeted core, now
 
 }  // namespace reprise::engine

@@ -35,7 +35,7 @@ class Replay {
     return true;
   }
 
-  // Everything that `trigger` needs, back to what is there; retains the saved Values of its own group on the way.
+  // Everything that `trigger` needs, back to what is there. Where no Plan says more, retains the saved Values of the trigger's own group on the way.
   void plan_closure(int32_t trigger) {
     trigger_ = trigger;
     std::vector<uint8_t> needed(pass_.ops_.size(), 0), seen(pass_.values_.size(), 0);
@@ -50,7 +50,8 @@ class Replay {
     const int32_t group = pass_.values_[size_t(trigger)].group;
     want(trigger);
     retain_.insert(trigger);
-    for (size_t v = 0; v < pass_.values_.size(); v++)
+    const bool planned = pass_.options_.following && pass_.values_[size_t(trigger)].producer < pass_.broken_at_;
+    for (size_t v = 0; v < pass_.values_.size() && !planned; v++)
       if (pass_.values_[v].handles > 0 && pass_.values_[v].group == group && pass_.values_[v].producer != kNoOp) {
         want(int32_t(v));
         retain_.insert(int32_t(v));
@@ -89,18 +90,28 @@ class Replay {
   void plan_everything() {
     from_scratch_ = true;
     for (size_t o = 0; o < pass_.ops_.size(); o++)
-      if (!pass_.ops_[o].opaque_reason) order_.push_back(int32_t(o));
+      if (!pass_.ops_[size_t(o)].opaque_reason) order_.push_back(int32_t(o));
     count_uses();
   }
 
   void run() {
     c10::impl::ExcludeDispatchKeyGuard no_recording(c10::DispatchKey::Fake);
     c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    c10::impl::ExcludeDispatchKeyGuard no_modes(c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
     at::AutoDispatchBelowADInplaceOrView below;
     pass_.running_ = this;
     pass_.replaying_ = std::this_thread::get_id();
     counters.replays++;
-    for (int32_t o : order_) run_op(o);
+    std::shared_ptr<const Ready> ready;
+    {
+      StreamChain chain;
+      for (int32_t o : order_) {
+        chain.go_to(pass_.ops_[size_t(o)].stream);
+        run_op(o);
+      }
+      chain.go_to(chain.consumer());
+      ready = Ready::here();
+    }
     const int task = current_task();
     for (auto& [v, storage] : fresh_) {
       Value& value = pass_.values_[size_t(v)];
@@ -108,6 +119,9 @@ class Replay {
       value.held = std::move(storage);
       value.held_is_private = true;
       value.memo_task = task;
+      value.ready = ready;
+      pass_.tag_made(v, value.held);
+      pass_.tag_held(value);
     }
   }
 
@@ -153,11 +167,12 @@ class Replay {
     if (hidden) {  // R6: what it writes there was written once already
       auto s = pass_.available(pass_.latest(r.value));
       if (!s) s = pass_.available(r.value);
-      return r.geometry.over(clone_storage(s ? *s : read_source(r, op), r.geometry.device));
+      return r.geometry.over(clone_storage(s ? *s : read_source(r, op)));
     }
     c10::Storage s = ours ? it->second : read_source(r, op);
     // In place on a Value that others still need, or that is not ours: on a copy.
-    if (written && (!ours || retain_.count(r.value) || uses_[r.value] > 1)) s = clone_storage(s, r.geometry.device);
+    if (written && (!ours || retain_.count(r.value) || uses_[r.value] > 1)) s = clone_storage(s);
+    if (pass_.many_streams_) used_on(s, op.stream);
     return r.geometry.over(std::move(s));
   }
 
@@ -198,10 +213,14 @@ class Replay {
     const double began = now_seconds();
     {
       SettingsScope as_recorded(*op.settings);
+      std::optional<DefaultGeneratorScope> as_drawn;
+      if (op.draws_from_default && op.generator.defined()) as_drawn.emplace(op.generator);
       op.handle.redispatchBoxed(op.keys, &stack);
     }
+    if (op.stream && pass_.options_.trace) op.stream->synchronize();
     const double seconds = now_seconds() - began;
-    op.replay_seconds = op.replay_seconds > 0 ? std::min(op.replay_seconds, seconds) : seconds;
+    const bool complete = !op.stream || pass_.options_.trace;  // else the launch alone was timed
+    if (complete) op.replay_seconds = op.replay_seconds > 0 ? std::min(op.replay_seconds, seconds) : seconds;
     counters.replayed++;
     collect(index, op, stack);
     stack.clear();
@@ -226,7 +245,8 @@ class Replay {
   void take(int32_t index, int32_t v, const c10::Storage& storage) {
     Value& value = pass_.values_[size_t(v)];
     const Op& op = pass_.ops_[size_t(index)];
-    if (value.has_fingerprint && value.producer == index && !value.uninitialised) {
+    if (value.producer != index) return;  // settled since: its content came from elsewhere, and is held
+    if (value.has_fingerprint && !value.uninitialised) {
       TORCH_CHECK(fingerprint_of(storage) == value.fingerprint, "reprise: replaying Op ", index, " (", op.facts->name, ") gave other bits than its first run");
       counters.verified++;
     }

@@ -19,7 +19,8 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   // Never the tensor itself where it has a history: that is a reference cycle with its own grad_fn. A leaf has none, and its .data may be set.
   auto keep_whole = [&] {
     counters.kept++;
-    saved.kept = tensor.is_leaf() ? tensor : tensor.detach();
+    saved.kept = tensor.is_leaf() ? tensor : detached(tensor);
+    count_whole(saved.kept, 1);
     return saved;
   };
   if (reason_not_plain(tensor) || !recording()) return keep_whole();
@@ -35,6 +36,7 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   if (values_[size_t(v)].producer == kNoOp) return keep_whole();
   Value& value = values_[size_t(v)];
   value.handles++;
+  tag_held(value);
   saved.value = v;
   const Following* plan = options_.following.get();
   const bool planned = plan && values_[size_t(v)].producer < broken_at_ && size_t(v) < plan->keep.size() && (plan->keep[size_t(v)] || plan->drop[size_t(v)]);
@@ -72,6 +74,14 @@ void Pass::fetched_kept() {
   begin_backward();
 }
 
+void Pass::count_whole(const at::Tensor& kept, int change) {
+  if (reason_not_plain(kept)) return;
+  c10::StorageImpl* const storage = kept.storage().unsafeGetStorageImpl();
+  const int32_t count = whole_[storage] += change;
+  if (count == 0) whole_.erase(storage);
+  if (count == 0 || (count == 1 && change == 1)) tag_saved(*storage, count > 0);
+}
+
 bool Pass::first_of_task(int task) { return task_.exchange(task) != task; }
 
 // Of a Group, what this Pass really did before it left the Trace.
@@ -83,6 +93,20 @@ Group Pass::before_break(Group group) const {
   return group;
 }
 
+// The Group that the Plan runs when this Value is asked for; where it expected another one to be asked for first, the Group that has this one too.
+std::optional<Group> Pass::planned_group(int32_t id) {
+  const Following* plan = options_.following.get();
+  // A Value made after the break bears a number that means another one in the Plan.
+  if (!plan || values_[size_t(id)].producer >= broken_at_) return std::nullopt;
+  int32_t chosen = -1;
+  const auto nth = static_cast<size_t>(values_[size_t(id)].triggered++);
+  if (const auto it = plan->groups.find(id); it != plan->groups.end() && nth < it->second.size()) chosen = it->second[nth];
+  else if (const auto with = plan->retained_by.find(id); with != plan->retained_by.end()) chosen = with->second;
+  if (chosen < 0) return std::nullopt;
+  const Group& group = plan->plan.groups[size_t(chosen)];
+  return broken_at_ == kNever ? group : before_break(group);
+}
+
 c10::Storage Pass::fetch(int32_t id) {
   Garbage garbage;  // released after the mutex
   std::unique_lock<std::mutex> lock(mutex_);
@@ -92,19 +116,12 @@ c10::Storage Pass::fetch(int32_t id) {
   note(Mark::kUnpack, id);
   if (auto s = available(id)) {
     counters.found_alive++;
+    consume(id, *s);
     return *s;
   }
-  const Group* group = nullptr;
-  std::optional<Group> rest;
-  // A Value made after the break bears a number that means another one in the Plan.
-  if (const Following* plan = options_.following.get(); plan && values_[size_t(id)].producer < broken_at_) {
-    auto it = plan->groups.find(id);
-    const auto nth = static_cast<size_t>(values_[size_t(id)].triggered++);
-    if (it != plan->groups.end() && nth < it->second.size()) group = &plan->plan.groups[size_t(it->second[nth])];
-    if (group && broken_at_ != kNever) group = &rest.emplace(before_break(*group));
-  }
+  const std::optional<Group> group = planned_group(id);
   note(Mark::kReplayBegin, id);
-  replay(*this, id, group);
+  replay(*this, id, group ? &*group : nullptr);
   if (group)
     for (int32_t s : group->sources) {
       values_[size_t(s)].reads_left--;
@@ -116,17 +133,30 @@ c10::Storage Pass::fetch(int32_t id) {
   note(Mark::kReplayEnd, id);
   auto s = available(id);
   TORCH_CHECK(s.has_value(), "reprise: replaying did not bring back Value ", id, "; please report this");
+  consume(id, *s);
   return *s;
 }
 
-void Pass::release(int32_t id) {
+// R12: of a replayed Value. What was not replayed is autograd's and the program's to order.
+void Pass::consume(int32_t id, const c10::Storage& storage) const {
+  const Value& v = values_[size_t(id)];
+  if (!v.ready) return;
+  const auto consumer = current_stream();
+  v.ready->before(consumer);
+  used_on(storage, consumer);
+}
+
+void Pass::release(const Saved& saved) {
   Garbage garbage;
   std::lock_guard<std::mutex> lock(mutex_);
   live_handles_--;
-  if (id >= 0) {
-    id = latest(id);
+  if (saved.value < 0) {
+    count_whole(saved.kept, -1);
+  } else {
+    const int32_t id = latest(saved.value);
     if (--values_[size_t(id)].handles == 0) {
       note(Mark::kRelease, id);
+      tag_held(values_[size_t(id)]);
       let_go_if_unneeded(id, garbage);
     }
   }
@@ -170,6 +200,7 @@ void Pass::close(Garbage& garbage) {
 }
 
 void Pass::may_overflow(std::optional<size_t> limit_bytes) {
+  if (overflow_start_bytes_ >= 0) return;
   overflow_start_bytes_ = static_cast<int64_t>(overflow::live_bytes());
   only_measured_ = !limit_bytes;
   overflow::allow(limit_bytes ? overflow::live_bytes() + *limit_bytes : SIZE_MAX);

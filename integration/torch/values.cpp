@@ -1,4 +1,8 @@
 // Values: who holds which content, what a write does to it (R7), and what was written where nobody could see it (R11).
+#include <ATen/ATen.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
 #include <cstring>
 
 #include "integration/torch/engine_internal.hpp"
@@ -26,8 +30,16 @@ bool Caught::has(uint64_t place) const {
   return places_.count(place) != 0;
 }
 
+// Waits for the device: for REPRISE_VERIFY only.
+static c10::Storage copied_to_host(const c10::Storage& storage) {
+  c10::impl::ExcludeDispatchKeyGuard no_recording(c10::DispatchKey::Fake);
+  at::AutoDispatchBelowADInplaceOrView below;
+  return bytes_of(storage).to(at::kCPU).storage();
+}
+
 uint64_t fingerprint_of(const c10::Storage& storage) {
   // Four independent multiply-fold lanes over 32 bytes a turn: about memory speed. Not cryptographic: it guards against accidents.
+  if (!storage.device().is_cpu()) return fingerprint_of(copied_to_host(storage));
   const auto* p = static_cast<const unsigned char*>(storage.data());
   const size_t bytes = p ? storage.nbytes() : 0;
   uint64_t lane[4] = {0x9e3779b97f4a7c15ull, 0xbf58476d1ce4e5b9ull, 0x94d049bb133111ebull, 0x2545f4914f6cdd1dull};
@@ -75,6 +87,7 @@ int32_t Pass::new_value(const at::Tensor& tensor, int32_t producer) {
   current_[storage.unsafeGetStorageImpl()] = id;
   values_.push_back(std::move(v));
   note(Mark::kBorn, id, reinterpret_cast<int64_t>(storage.data()));
+  if (producer != kNoOp) tag_made(id, storage);
   if (options_.trace) watched_.push_back(id);
   return id;
 }
@@ -82,7 +95,7 @@ int32_t Pass::new_value(const at::Tensor& tensor, int32_t producer) {
 // Between these marks an allocation is ours and not the program's.
 c10::Storage Pass::private_copy(int32_t id, const c10::Storage& storage) {
   note(Mark::kReplayBegin, id);
-  c10::Storage copy = clone_storage(storage, c10::kCPU);
+  c10::Storage copy = clone_storage(storage);
   note(Mark::kReplayEnd, id);
   return copy;
 }
@@ -119,13 +132,28 @@ void Pass::hold(int32_t id, Garbage& garbage) {
   }
   v.held = c10::Storage(std::move(impl));
   v.held_is_private = false;
+  tag_held(v);
+}
+
+void Pass::tag_made(int32_t id, const c10::Storage& storage) const {
+  const bool known = options_.regions && size_t(id) < options_.regions->size();
+  tag_storage(*storage.unsafeGetStorageImpl(), Category::kActivation, known ? (*options_.regions)[size_t(id)] : -1);
+}
+
+void Pass::tag_held(const Value& v) const {
+  c10::StorageImpl* const storage = v.held ? v.held.unsafeGetStorageImpl() : nullptr;
+  if (storage) tag_saved(*storage, v.handles > 0 || whole_.count(storage) > 0);
 }
 
 void Pass::let_go(Value& v, Garbage& garbage) {
-  if (v.held) garbage.push_back(std::move(v.held));
+  if (v.held) {
+    tag_saved(*v.held.unsafeGetStorageImpl(), whole_.count(v.held.unsafeGetStorageImpl()) > 0);
+    garbage.push_back(std::move(v.held));
+  }
   v.held = c10::Storage();
   v.held_is_private = false;
   v.memo_task = -1;
+  v.ready.reset();
 }
 
 void Pass::let_go_if_unneeded(int32_t id, Garbage& garbage) {
@@ -306,7 +334,10 @@ std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> 
   for (size_t g = 0; g < plan.groups.size(); g++) {
     f->groups[plan.groups[g].trigger].push_back(static_cast<int32_t>(g));
     f->drop[size_t(plan.groups[g].trigger)] = 1;
-    for (int32_t v : plan.groups[g].retain) f->drop[size_t(v)] = 1;
+    for (int32_t v : plan.groups[g].retain) {
+      f->drop[size_t(v)] = 1;
+      f->retained_by.emplace(v, static_cast<int32_t>(g));
+    }
     for (int32_t s : plan.groups[g].sources) f->reads[size_t(s)]++;
   }
   f->plan = std::move(plan);

@@ -1,5 +1,7 @@
 """The contract of a correct recompute, R1 to R12, each rule by its number."""
 
+import collections
+import contextlib
 import copy
 import gc
 import io
@@ -10,6 +12,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import reprise
 from models_basic import Block, Stack
@@ -111,6 +114,48 @@ def test_r2_custom_function_and_hooks_run_once(stack):
     for _ in range(2):
         stack.layers[3](Noted.apply(stack.layers[2](stack.layers[1](batch())))).sum().backward()
     assert ran == ["hook", "forward", "backward"] * 2
+
+
+class Counting(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = collections.Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_r2_a_dispatch_mode_sees_no_replay(stack, where):
+    """A mode of the user's is his code too. (Torch detaches every saved tensor that went through a hook, anybody's.)"""
+    def seen():
+        mode = Counting()
+        with mode if where == "forward" else contextlib.nullcontext():
+            loss = stack(batch()).square().mean()
+        with mode if where == "backward" else contextlib.nullcontext():
+            loss.backward()
+        return mode.seen
+    seen()                              # gradients are there from now on
+    plain = seen()
+    learn(stack, policy="full", steps=2)
+    assert counted(lambda: stack(batch()).square().mean().backward())["replayed"] > 0
+    assert set(seen() - plain) <= ({"aten.detach.default"} if where == "backward" else set())
+
+
+def test_r2_python_operators_run_once(stack):
+    """An operator written in Python is not known to be a function of its arguments alone."""
+    runs = []
+
+    @torch.library.custom_op("reprise_rules::noted", mutates_args=())
+    def noted(x: torch.Tensor) -> torch.Tensor:
+        runs.append(1)
+        return x.sin()
+    noted.register_autograd(lambda ctx, g: g * 2)
+    reprise.auto_checkpoint(stack, "100%", policy="full")
+    for _ in range(3):
+        F.gelu(noted(stack.layers[0](batch()))).sum().backward()
+    assert len(runs) == 3
 
 
 # ---- R3 Exact work
@@ -373,6 +418,31 @@ def test_r10_undo_restores_plain_memory(stack):
     seen = counted(lambda: stack(batch()).square().mean().backward())
     assert seen["recorded"] == seen["replayed"] == seen["dropped"] == 0
     assert reprise.memory_stats()["cap_bytes"] == 0
+
+
+def gradients_of(model, x):
+    model.zero_grad(set_to_none=False)
+    model(x).square().mean().backward()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+def test_r10_rests_where_everything_fits_and_wakes_at_the_cap(stack):
+    """Nothing is recorded, no tensor hooked, once steps fit; a step four times as large then makes it plan, and the cap holds all the way."""
+    small, large = batch(), torch.randn(4096, 256)
+    plain = {len(x): gradients_of(stack, x) for x in (small, large)}
+    budget = live() + 48 * MIB      # 16 MiB of activations fit, 64 MiB do not
+    reprise.auto_checkpoint(stack, budget)
+    reprise.reset_peaks()
+    for _ in range(8):
+        gradients_of(stack, small)
+    seen = counted(lambda: gradients_of(stack, small))
+    assert seen["recorded"] == seen["kept"] == seen["dropped"] == seen["passes"] == 0
+    for _ in range(4):
+        assert all(map(torch.equal, gradients_of(stack, large), plain[4096]))
+        assert reprise.memory_stats()["peak_reserved_bytes"] <= budget
+    seen = counted(lambda: gradients_of(stack, large))
+    assert seen["replayed"] > 0 and seen["unplanned"] == seen["overflow_bytes"] == 0
+    assert all(map(torch.equal, gradients_of(stack, small), plain[1024]))
 
 
 def test_r10_forked_worker_is_uncapped(stack):

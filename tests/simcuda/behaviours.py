@@ -1,29 +1,16 @@
 """What torch offers on its own CUDA allocator, one named behaviour each, run on the *simulated* device under native's allocator and under reprise's.
 
-usage: behaviours.py native|reprise FAMILY: runs every behaviour of the family in this process and prints one JSON line each: name, "passed" or what failed.
-Families: trace (kernels do nothing; sizes, streams and errors are exact), numeric (results are real), late (numeric, and side streams run as late as they may).
-"""
+Families: trace (kernels do nothing; sizes, streams and errors are exact), numeric (results are real), late (numeric, and side streams run as late as they may)."""
 
 import gc
-import json
 import os
 import sys
-import traceback
 
-FAMILIES = {"trace": {}, "numeric": {}, "late": {}}
+from running import Family
+
+FAMILIES = {"trace": Family(), "numeric": Family(numeric=True), "late": Family(numeric=True, late=True)}
 MIB = 1 << 20
-
-
-def behaviour(family):
-    def register(function):
-        FAMILIES[family][function.__name__] = function
-        return function
-
-    return register
-
-
-def names(family):
-    return list(FAMILIES[family])
+trace, numeric, late = FAMILIES.values()
 
 
 def rounded(bytes_):
@@ -49,7 +36,7 @@ def out_of_memory(allocate):
 # ---- trace: accounting ----
 
 
-@behaviour("trace")
+@trace
 def the_allocator_under_test_serves(device):
     """Native asks for memory with cudaMalloc, ours with cuMemCreate; neither leaves it to the other."""
     before = device.calls("cudaMalloc"), device.calls("cuMemCreate")
@@ -59,7 +46,7 @@ def the_allocator_under_test_serves(device):
     assert kept.numel() == 64 * MIB
 
 
-@behaviour("trace")
+@trace
 def parameters_are_counted_exactly(device):
     before = torch.cuda.memory_allocated()
     model = torch.nn.Linear(300, 70).cuda()
@@ -68,7 +55,7 @@ def parameters_are_counted_exactly(device):
     assert torch.cuda.memory_stats()["requested_bytes.all.current"] >= sum(p.numel() * 4 for p in model.parameters())
 
 
-@behaviour("trace")
+@trace
 def a_training_step_settles(device):
     """Equal peaks and no device memory asked for from the second step on."""
     model = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(256, 4, 1024, batch_first=True), 2, enable_nested_tensor=False).cuda()
@@ -85,14 +72,14 @@ def a_training_step_settles(device):
     assert device.launches() > 0
 
 
-@behaviour("trace")
+@trace
 def allocated_is_what_the_snapshot_shows(device):
     kept = [torch.empty(n, device="cuda") for n in (1, 1000, 300_000, 5_000_000)]
     assert torch.cuda.memory_allocated() == sum(block["size"] for block in blocks())
     assert len(kept) <= len(blocks())
 
 
-@behaviour("trace")
+@trace
 def reserved_is_what_the_device_lost(device):
     kept = [new(3), new(40)]
     segments = sum(segment["total_size"] for segment in torch.cuda.memory_snapshot())
@@ -100,7 +87,7 @@ def reserved_is_what_the_device_lost(device):
     assert len(kept) == 2
 
 
-@behaviour("trace")
+@trace
 def statistics_agree_with_each_other(device):
     kept, stats = new(5), torch.cuda.memory_stats()
     for what in ("allocation", "allocated_bytes", "reserved_bytes", "requested_bytes", "active_bytes"):
@@ -111,7 +98,7 @@ def statistics_agree_with_each_other(device):
     assert kept.numel() == 5 * MIB
 
 
-@behaviour("trace")
+@trace
 def peaks_are_exact_and_resettable(device):
     torch.cuda.reset_peak_memory_stats()
     start = torch.cuda.memory_allocated()
@@ -126,7 +113,7 @@ def peaks_are_exact_and_resettable(device):
     assert b.numel() == 10 * MIB
 
 
-@behaviour("trace")
+@trace
 def empty_cache_gives_memory_back(device):
     a = new(200)
     before = device.used()
@@ -136,7 +123,7 @@ def empty_cache_gives_memory_back(device):
     assert torch.cuda.memory_reserved() == device.used()
 
 
-@behaviour("trace")
+@trace
 def memory_summary_prints(device):
     kept = new(7)
     text = torch.cuda.memory_summary()
@@ -144,7 +131,7 @@ def memory_summary_prints(device):
     assert kept.numel() == 7 * MIB
 
 
-@behaviour("trace")
+@trace
 def mem_get_info_and_device_memory_used(device):
     free, total = torch.cuda.mem_get_info()
     assert total == 4096 * MIB and total - free == device.used()
@@ -153,7 +140,7 @@ def mem_get_info_and_device_memory_used(device):
 # ---- trace: out of memory ----
 
 
-@behaviour("trace")
+@trace
 def out_of_memory_is_torch_s_error_and_counted(device):
     ooms = torch.cuda.memory_stats()["num_ooms"]
     text = out_of_memory(lambda: [new(512) for _ in range(9)])
@@ -163,13 +150,13 @@ def out_of_memory_is_torch_s_error_and_counted(device):
     assert torch.cuda.memory_stats()["num_ooms"] == ooms + 1
 
 
-@behaviour("trace")
+@trace
 def training_goes_on_after_out_of_memory(device):
     out_of_memory(lambda: new(5000))
     assert new(512).numel() == 512 * MIB
 
 
-@behaviour("trace")
+@trace
 def a_device_failure_is_survived(device):
     """One refused call: what is cached is given back and the request is served."""
     torch.cuda.empty_cache()
@@ -183,7 +170,7 @@ def a_device_failure_is_survived(device):
     assert torch.cuda.memory_stats()["num_ooms"] == ooms
 
 
-@behaviour("trace")
+@trace
 def the_fraction_is_a_cap(device):
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.25)
@@ -201,7 +188,7 @@ def the_fraction_is_a_cap(device):
 # ---- trace: streams ----
 
 
-@behaviour("trace")
+@trace
 def record_stream_delays_reuse(device):
     side = torch.cuda.Stream()
     a = new(64)
@@ -218,7 +205,7 @@ def record_stream_delays_reuse(device):
     assert address in [tensor.data_ptr() for tensor in again], "not reused after the side stream was through"
 
 
-@behaviour("trace")
+@trace
 def a_stream_s_memory_stays_its_own(device):
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
@@ -233,7 +220,7 @@ def a_stream_s_memory_stays_its_own(device):
     assert other.data_ptr() != address, "another stream got it before its work was done"
 
 
-@behaviour("trace")
+@trace
 def events_follow_the_clock(device):
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
@@ -244,7 +231,7 @@ def events_follow_the_clock(device):
     assert abs(begin.elapsed_time(end) - 1) < 0.1
 
 
-@behaviour("trace")
+@trace
 def pinned_memory_round_trip(device):
     host = torch.randn(1 << 18).pin_memory()
     assert host.is_pinned() and torch.equal(host.to("cuda", non_blocking=True).cpu(), host)
@@ -271,7 +258,7 @@ def pool_ids():
     return {tuple(segment["segment_pool_id"]) for segment in torch.cuda.memory_snapshot()} - {(0, 0)}
 
 
-@behaviour("trace")
+@trace
 def capture_with_a_forked_stream(device):
     graph, tensors, joined = captured()
     assert joined
@@ -282,7 +269,7 @@ def capture_with_a_forked_stream(device):
     graph.reset()
 
 
-@behaviour("trace")
+@trace
 def capture_has_a_private_pool(device):
     before = pool_ids()
     graph, tensors, _ = captured()
@@ -298,7 +285,7 @@ def capture_has_a_private_pool(device):
     assert not (with_graph - before) & pool_ids(), "the pool was not released"
 
 
-@behaviour("trace")
+@trace
 def memory_pools(device):
     pool = torch.cuda.MemPool()
     with torch.cuda.use_mem_pool(pool):
@@ -309,7 +296,7 @@ def memory_pools(device):
     del inside, pool
 
 
-@behaviour("trace")
+@trace
 def graph_trees(device):
     """torch.compile(backend="cudagraphs"): pools are saved, checked and restored."""
     model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64)).cuda()
@@ -327,7 +314,7 @@ def graph_trees(device):
 # ---- trace: looking inside ----
 
 
-@behaviour("trace")
+@trace
 def history_records_allocations(device):
     torch.cuda.memory._record_memory_history()
     try:
@@ -341,7 +328,7 @@ def history_records_allocations(device):
     assert ("alloc", 12 * MIB) in seen and ("free_completed", 12 * MIB) in seen, seen
 
 
-@behaviour("trace")
+@trace
 def snapshot_file_has_what_memory_viz_reads(device):
     import pickle
     import tempfile
@@ -357,7 +344,7 @@ def snapshot_file_has_what_memory_viz_reads(device):
     assert any(block["address"] == kept.data_ptr() for segment in snapshot["segments"] for block in segment["blocks"])
 
 
-@behaviour("trace")
+@trace
 def expandable_segments_map_and_unmap(device):
     torch.cuda.memory._set_allocator_settings("expandable_segments:True")
     try:
@@ -371,12 +358,12 @@ def expandable_segments_map_and_unmap(device):
         torch.cuda.memory._set_allocator_settings("expandable_segments:False")
 
 
-@behaviour("trace")
+@trace
 def the_backend_is_called_native(device):
     assert torch.cuda.get_allocator_backend() == "native"
 
 
-@behaviour("trace")
+@trace
 def observers_and_base_addresses(device):
     """The calls that torch.multiprocessing, cuDNN benchmarks and out-of-memory observers make."""
     seen = []
@@ -387,7 +374,7 @@ def observers_and_base_addresses(device):
     assert torch.cuda.caching_allocator_alloc(1000) and kept.untyped_storage().nbytes() == 6 * MIB
 
 
-@behaviour("trace")
+@trace
 def raw_allocations(device):
     before = torch.cuda.memory_allocated()
     pointer = torch.cuda.caching_allocator_alloc(10 * MIB)
@@ -440,18 +427,18 @@ def equal(first, second):
     return first[0] == second[0] and all(map(torch.equal, first[1], second[1]))
 
 
-@behaviour("numeric")
+@numeric
 def training_equals_the_cpu(device):
     assert equal(train("cpu", 5), train("cuda", 5))
     assert device.launches() == 0, "a kernel that does nothing was launched"
 
 
-@behaviour("numeric")
+@numeric
 def a_captured_step_replayed_equals_eager(device):
     assert equal(train("cuda", 8, capturable=True), train("cuda", 8, capturable=True, graph=True))
 
 
-@behaviour("numeric")
+@numeric
 def the_device_s_random_state_is_its_own(device):
     torch.cuda.manual_seed(7)
     state = torch.cuda.get_rng_state()
@@ -463,7 +450,7 @@ def the_device_s_random_state_is_its_own(device):
     assert torch.equal(torch.rand(4, device="cuda"), first)
 
 
-@behaviour("numeric")
+@numeric
 def forgetting_the_random_state_shows(device):
     from torch.utils.checkpoint import checkpoint
 
@@ -504,22 +491,22 @@ def through_a_side_stream(record, wait):
     return result
 
 
-@behaviour("late")
+@late
 def record_stream_keeps_the_input(device):
     assert through_a_side_stream(record=True, wait=True) == 7.0
 
 
-@behaviour("late")
+@late
 def a_missing_record_stream_is_a_wrong_number(device):
     assert through_a_side_stream(record=False, wait=True) != 7.0
 
 
-@behaviour("late")
+@late
 def a_missing_wait_is_a_wrong_number(device):
     assert through_a_side_stream(record=True, wait=False) != 7.0
 
 
-@behaviour("late")
+@late
 def prefetching_on_a_side_stream_equals_the_cpu(device):
     draw = torch.Generator().manual_seed(1)
     batches, side = torch.randn(6, 8, 16, generator=draw).pin_memory(), torch.cuda.Stream()
@@ -540,25 +527,9 @@ def prefetching_on_a_side_stream_equals_the_cpu(device):
     assert losses["cpu"] == losses["cuda"]
 
 
-def main(allocator, family):
-    global torch
-    import simcuda
-
-    os.environ["REPRISE"] = "1" if allocator == "reprise" else "0"
-    device = simcuda.activate(memory_mib=4096, late=family == "late", numeric=family != "trace", entry_point=True)
+if __name__ == "__main__":
+    family = FAMILIES[sys.argv[2]]
+    simulator = family.activate(sys.argv[1])
     import torch
 
-    for name, function in FAMILIES[family].items():
-        gc.collect()
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        try:
-            function(device)
-            outcome = "passed"
-        except Exception:
-            outcome = traceback.format_exc()
-        print(json.dumps([name, outcome]), flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    family.run(simulator)

@@ -72,6 +72,7 @@ bool is_reserved(std::uintptr_t first, std::size_t bytes) {
 }  // namespace
 
 SIMCUDA_API CUresult cuMemGetAllocationGranularity(std::size_t* bytes, const CUmemAllocationProp*, CUmemAllocationGranularity_flags) {
+  if (SIMCUDA_CALL) return CUDA_ERROR_NOT_SUPPORTED;
   *bytes = kPageBytes;
   return CUDA_SUCCESS;
 }

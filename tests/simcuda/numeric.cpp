@@ -5,7 +5,7 @@
 // What it does not show: temporaries inside CUDA kernels (there are none, so peaks are lower than on a device) and CUDA's own rounding.
 // Random numbers follow from the CUDA generator's seed and offset, which the call advances: code that forgets them gets other numbers.
 // In a capturing stream, and in one that runs late, the call runs once for its shapes, its writes are put back, and the work is queued; until it has run, its
-// floating point results are NaN.
+// floating point results are NaN, or what was in their memory before where queued work still needs that.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -119,6 +120,34 @@ class DeviceRandomness {
   Tensor before_;
 };
 
+// The memory that queued work reads or writes. Memory that was freed and handed out again on the same stream may still be in it: work queued later comes
+// after, but what is done to it now does not.
+class Touched {
+ public:
+  void add(const Tensor& tensor) {
+    if (tensor.defined() && tensor.has_storage()) ranges_.emplace_back(begin(tensor), begin(tensor) + tensor.storage().nbytes());
+  }
+  static void queue(const std::shared_ptr<Touched>& touched) {
+    std::erase_if(all(), [](const auto& other) { return other.expired(); });
+    all().push_back(touched);
+  }
+  static bool by_queued_work(const Tensor& tensor) {
+    const char *const first = begin(tensor), *const last = first + tensor.storage().nbytes();
+    return std::any_of(all().begin(), all().end(), [&](const auto& weak) {
+      const auto touched = weak.lock();
+      return touched && std::any_of(touched->ranges_.begin(), touched->ranges_.end(), [&](const auto& r) { return r.first < last && first < r.second; });
+    });
+  }
+
+ private:
+  static const char* begin(const Tensor& tensor) { return static_cast<const char*>(tensor.storage().data()); }
+  static std::vector<std::weak_ptr<Touched>>& all() {
+    static auto* const queued = new std::vector<std::weak_ptr<Touched>>;
+    return *queued;
+  }
+  std::vector<std::pair<const char*, const char*>> ranges_;
+};
+
 class Call {
  public:
   Call(const c10::OperatorHandle& op, Stack& stack) : op_(op), stack_(stack), first_(stack.size() - op.schema().arguments().size()) {}
@@ -128,18 +157,18 @@ class Call {
     for (size_t i = first_; i < stack_.size(); i++) stack_[i] = argument(stack_[i]);
     void* const stream = c10::cuda::getCurrentCUDAStream(device_.index()).stream();
     const bool capturing = c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None;
-    bool deferred = capturing;
+    deferred_ = capturing;
     if (!capturing && simcuda_runs_late(stream) != 0) {
       const bool needed_now = to_host || random() || op_.hasTag(at::Tag::data_dependent_output) || op_.hasTag(at::Tag::dynamic_output_shape);
       if (needed_now) simcuda_drain(stream);
-      else deferred = true;
+      else deferred_ = true;
     }
-    if (deferred) note_inputs();
+    if (deferred_) note_inputs();
     compute(capturing);
     for (size_t i = stack_.size() - op_.schema().returns().size(); i < stack_.size(); i++) stack_[i] = result(stack_[i]);
     for (auto& [device, host] : arguments_)
       if (device.sizes() != host.sizes()) resize(device, host);
-    if (deferred) defer(stream, capturing);
+    if (deferred_) defer(stream, capturing);
   }
 
  private:
@@ -206,7 +235,7 @@ class Call {
         return device.as_strided(host.sizes(), host.strides(), host.storage_offset());
     const Tensor dense = host.is_non_overlapping_and_dense() ? host : host.contiguous();
     Tensor device = at::empty_strided(dense.sizes(), dense.strides(), dense.options().device(device_));
-    copy_bytes(device, dense);
+    if (!deferred_) copy_bytes(device, dense);
     fresh_.push_back(device);
     return device;
   }
@@ -237,8 +266,11 @@ class Call {
         const bool is_fresh = std::any_of(fresh_.begin(), fresh_.end(), [&](const Tensor& made) { return made.is_same(tensor); });
         targets.push_back(is_fresh ? on_host(tensor) : Tensor());
       });
+    const auto touched = std::make_shared<Touched>();
+    for (const IValue& input : inputs_) for_each_tensor(input, [&](const Tensor& tensor) { touched->add(tensor); });
+    for (const Tensor& target : targets) touched->add(target);
     using Work = std::function<void()>;
-    auto* const work = new Work([op = op_, inputs = inputs_, targets] {
+    auto* const work = new Work([op = op_, inputs = inputs_, targets, touched] {
       const BelowEverything below;
       Stack stack(inputs.begin(), inputs.end());
       op.callBoxed(&stack);
@@ -254,13 +286,16 @@ class Call {
     for (const auto& [tensor, before] : written_)
       if (tensor.sizes() == before.sizes()) tensor.copy_(before);
     if (capturing) return;
+    const auto may_be_spoiled = [](const Tensor& tensor) { return tensor.is_floating_point() && tensor.numel() > 0 && !Touched::by_queued_work(tensor); };
     for (const Tensor& tensor : fresh_)  // all bits set is NaN; integers may be indices and stay
-      if (tensor.is_floating_point() && tensor.numel() > 0) std::memset(tensor.mutable_data_ptr(), 0xff, tensor.nbytes());
+      if (may_be_spoiled(tensor)) std::memset(tensor.mutable_data_ptr(), 0xff, tensor.nbytes());
+    Touched::queue(touched);
   }
 
   const c10::OperatorHandle& op_;
   Stack& stack_;
   size_t first_;
+  bool deferred_ = false;
   c10::Device device_{at::kCUDA, c10::cuda::current_device()};
   at::Generator generator_;                           // explicit, of the device
   std::vector<std::pair<Tensor, Tensor>> arguments_;  // on the device, on the host

@@ -180,8 +180,8 @@ def same_settings():
         torch.set_flush_denormal(False)
 
 
-def run_case(case, policy=None, budget_of=None):
-    """One run. Without a policy it is plain. budget_of(bytes live now) gives the budget; None is the whole machine.
+def run_case(case, policy=None, budget="100%"):
+    """One run. Without a policy it is plain. A budget may be a function of the bytes live now.
     Errors become part of the outcome, but not Infeasible, which is raised."""
     import reprise
 
@@ -193,7 +193,7 @@ def run_case(case, policy=None, budget_of=None):
         program = case.make()
         try:
             if policy is not None:
-                reprise.auto_checkpoint(program.model, budget_of(outcome.base_bytes) if budget_of else "100%", policy=policy)
+                reprise.auto_checkpoint(program.model, budget(outcome.base_bytes) if callable(budget) else budget, policy=policy)
             execute(case, outcome, program)
         except reprise.Infeasible:
             raise
@@ -213,4 +213,8 @@ def plain_outcome(case):
 
 def budget_at(plain, fraction):
     """The budget that leaves `fraction` of plain's activation bytes, and 2 % for the pieces' rounding."""
-    return lambda base: math.ceil(1.02 * (base + plain.start_bytes + fraction * plain.activation_bytes))
+    return functools.partial(_budget, plain.start_bytes + fraction * plain.activation_bytes)
+
+
+def _budget(above_base_bytes, base_bytes):
+    return math.ceil(1.02 * (base_bytes + above_base_bytes))

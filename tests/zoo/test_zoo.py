@@ -1,5 +1,6 @@
 """Every model under every policy: loss, all gradients, buffers and RNG state equal to plain, bit for bit. A missing gradient fails."""
 
+import fresh
 import pytest
 
 import reprise
@@ -30,13 +31,15 @@ def check(case, plain, other):
 
 
 def run_within(case, plain, policy, fraction):
-    """Runs at a fraction of plain's activation bytes. If that is named infeasible, the smallest budget it names has to work."""
+    """Runs at a fraction of plain's activation bytes, in a process of its own. If that is named infeasible, the smallest budget it names has to work there.
+    Returns the Outcome and that smallest budget, or None."""
+    budget = budget_at(plain, fraction)
     try:
-        return run_case(case, policy, budget_at(plain, fraction)), None
+        return fresh.call(run_case, case, policy, budget), None
     except reprise.Infeasible as error:
         smallest = error.smallest_budget
-        assert smallest > budget_at(plain, fraction)(0)
-    return run_case(case, policy, lambda base: smallest), smallest
+        assert smallest > budget(0)
+    return fresh.call(run_case, case, policy, smallest), smallest
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -15,7 +15,7 @@ import torch.utils.checkpoint
 from reprise import _core
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "Infeasible", "Plan", "Profile", "Report", "apply", "auto_checkpoint", "counters", "keep", "memory_stats", "plan", "profile", "report",
+__all__ = ["Budget", "Infeasible", "Plan", "Profile", "Report", "apply", "auto_checkpoint", "counters", "holders", "keep", "memory_stats", "plan", "profile", "report",
            "reset_peaks", "undo"]
 
 SUPPORTED = ("2.11", "2.12", "2.13", "2.14", "2.15")
@@ -142,6 +142,12 @@ def report():
 def memory_stats():
     """Bytes of the allocator: live, allocated (rounded), reserved, their peaks since reset_peaks(), cap (0: none)."""
     return _core.memory_stats()
+
+
+def holders():
+    """Who holds the memory now: live allocations by category ("parameter", "activation", "backward", "other"), Region and whether autograd saved them;
+    a list of dicts with their bytes and pieces, most bytes first. They add up to the allocator's live bytes."""
+    return _core.holders()
 
 
 def reset_peaks():

@@ -1,4 +1,6 @@
 // The one symbol of libreprise_cuda.so that libreprise_torch.so looks up.
+#include <c10/cuda/CUDAGraphsC10Utils.h>
+
 #include "integration/torch/cuda/cuda_allocator.hpp"
 #include "integration/torch/cuda_memory.hpp"
 
@@ -16,6 +18,8 @@ class Memory final : public CudaMemory {
     DeviceMemory* const memory = of(device);
     return memory == nullptr ? 0 : memory->capacity_bytes();
   }
+
+  bool is_capturing() override { return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None; }
 
  private:
   static DeviceMemory* of(int device) { return cuda_allocator()->memory_of(static_cast<c10::DeviceIndex>(device)); }
