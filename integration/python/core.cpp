@@ -6,6 +6,9 @@
 
 #include "integration/cpp/reprise.hpp"
 #include "integration/python/infeasible.hpp"
+#include "integration/python/ranks.hpp"
+#include "integration/torch/budgeted.hpp"
+#include "integration/torch/controller.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "policy/budget.hpp"
@@ -19,15 +22,17 @@ NB_MODULE(_core, m) {
   m.def("install", &reprise::install);
   m.def("installed", &reprise::engine::installed);
   m.def("auto_checkpoint", [](const std::vector<std::pair<std::string, uintptr_t>>& parameters, const std::string& budget, const std::string& policy,
-                              const std::vector<std::string>& exclude, bool verify) {
+                              const std::vector<std::string>& exclude, bool verify, bool agree) {
     reprise::NamedStorages storages;
     for (const auto& [name, address] : parameters) storages.emplace_back(name, reinterpret_cast<c10::StorageImpl*>(address));
     reprise::Options options;
     options.policy = policy;
     options.exclude = exclude;
     options.verify = verify;
+    options.agree = agree;
     reprise::auto_checkpoint(storages, budget, options);
   });
+  m.def("set_ranks_finder", &reprise::python::set_ranks_finder);
   m.def("undo", &reprise::undo);
   m.def("reset_peaks", &reprise::reset_peaks);
   m.def("report_text", &reprise::report);
@@ -43,6 +48,7 @@ NB_MODULE(_core, m) {
   m.def("parse_budget", [](const std::string& text) { return reprise::Budget::parse(text).resolve(reprise::device_bytes()); });
   m.def("check_plan", [](const std::string& text) { reprise::Plan::from_json(text); });
   m.def("check_profile", [](const std::string& text) { reprise::Profile::from_json(text); });
+  m.def("check_invariants", [] { return reprise::engine::Controller::get().check_invariants() + reprise::budgeted_core().check_invariants(); });
   m.def("holders", [] {
     nb::list rows;
     for (const reprise::Holder& h : reprise::holders()) {

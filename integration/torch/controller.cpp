@@ -60,6 +60,7 @@ Controller& Controller::get() {
 void Controller::enable(Config config, const std::vector<Parameter>& parameters) {
   std::lock_guard<std::mutex> lock(mutex_);
   config_ = std::move(config);
+  agreement_.reset(config_.agree);
   forget();
   regions_.assign(1, "");
   std::unordered_map<std::string, int32_t> index{{"", 0}};
@@ -75,6 +76,7 @@ void Controller::enable(Config config, const std::vector<Parameter>& parameters)
 void Controller::disable() {
   std::lock_guard<std::mutex> lock(mutex_);
   enabled_ = false;
+  agreement_.reset(false);
   forget();
 }
 
@@ -184,17 +186,22 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
     pass.set_options(std::move(options));
     return;
   }
-  if (known.profile && !known.learning && !config.verify && needs_new_plan(known, config, pass.start_live_bytes)) make_plan(known, pass.start_live_bytes);
+  const auto round = agreement_.next_pass();
+  std::optional<std::pair<std::string, int64_t>> refused;
+  if (round) refused = agree(*round, known, config, pass.start_live_bytes);
+  else if (!agreement_.ranks() && wants_plan(known, config, pass.start_live_bytes)) make_plan(known, pass.start_live_bytes);
   known.passes++;
   if (known.learning) known.following.reset();
   store(pass.key, known, generation);
   options.regions = known.regions;
+  if (refused) raise(refused->first, refused->second);
   options.verify = config.verify;
   options.fingerprint = config.verify || (known.learning && budget_is_on_cpu());  // numpy and raw pointers of the program reach host memory only
   options.trace = known.learning;
   if (known.profile && !known.learning && !config.verify) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
-  const bool unseen = known.learning || known.derived;                  // nobody has seen this step yet: it is measured to its end
+  // Nobody has seen this step yet, or it is to be refused as soon as ranks speak: it is measured to its end.
+  const bool unseen = known.learning || known.derived || known.raise;
   const bool has_file = config.budget_bytes > 0 && budget_is_on_cpu();  // a GPU's kernels cannot work in a file
   if (unseen && has_file) pass.may_overflow(std::nullopt);
   else if (has_file && config.policy == "auto") pass.may_overflow(size_t(config.budget_bytes / kGrace));
@@ -202,6 +209,7 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
 }
 
 void Controller::raise_if_infeasible(uint64_t first_operator) {
+  if (agreement_.ranks()) return;  // all of them raise it at the next round
   Known known;
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -241,7 +249,8 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     known->learning = true;  // the step changed: learn it anew, but not for ever
   }
   store(pass->key, *known, generation);
-  rest_.after_pass(budget_is_on_cpu() && all_fits(*pass));  // elsewhere there is no temporary file to wake up with
+  // Who rests would miss the rounds; and without a temporary file nobody could be woken.
+  rest_.after_pass(all_fits(*pass) && !agreement_.ranks() && budget_is_on_cpu());
 }
 
 // This Pass repeated what was planned with nothing to replay, and so would every other kind of step seen so far.
@@ -425,6 +434,18 @@ void Controller::write_is_coming(const at::Tensor& tensor) {
       if (auto p = weak.lock(); p && !p->finished) passes.push_back(std::move(p));
   }
   for (auto& p : passes) p->prepare_unrecorded_write(tensor);
+}
+
+std::string Controller::check_invariants() const {
+  std::vector<std::shared_ptr<Pass>> passes;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& weak : alive_)
+      if (auto p = weak.lock()) passes.push_back(std::move(p));
+  }
+  for (const auto& p : passes)
+    if (std::string broken = p->check_invariants(); !broken.empty()) return broken;
+  return "";
 }
 
 size_t Controller::revoke(size_t bytes) {

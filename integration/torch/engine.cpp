@@ -155,10 +155,9 @@ void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
     const size_t count = facts.writes.size(), base = stack->size() - count;
     for (size_t i = 0; i < count; i++) {
       if (!facts.writes[i]) continue;
-      const c10::IValue& a = (*stack)[base + i];
-      if (a.isTensor() && a.toTensor().defined()) Controller::get().write_is_coming(a.toTensor());
-      else if (a.isTensorList())
-        for (const at::Tensor& w : a.toTensorVector()) Controller::get().write_is_coming(w);
+      for_each_tensor((*stack)[base + i], [](const at::Tensor& w) {
+        if (w.defined()) Controller::get().write_is_coming(w);
+      });
     }
   }
   op.redispatchBoxed(after, stack);
@@ -223,6 +222,7 @@ void trace_allocation(void* address, long long bytes) {
   if (!pass || pass->finished) return;
   pass->level_bytes += bytes;
   if (pass->level_bytes > pass->peak_bytes) pass->peak_bytes = pass->level_bytes;
+  if (bytes < 0) pass->note_freed(address);
   pass->note(bytes > 0 ? Mark::kAllocate : Mark::kFree, reinterpret_cast<int64_t>(address), bytes > 0 ? bytes : -bytes);
 }
 

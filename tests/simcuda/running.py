@@ -33,7 +33,7 @@ class Family:
     def activate(self, allocator):
         """Before `import torch`, which the module then does itself."""
         os.environ["REPRISE"] = "1" if allocator == "reprise" else "0"
-        return simcuda.activate(entry_point=True, **self.activation)
+        return simcuda.activate(**self.activation)
 
     def run(self, device):
         import torch

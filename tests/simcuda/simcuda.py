@@ -17,29 +17,28 @@ FIRST = ("libcuda.so.1", "libcudart.so", "libcublasLt.so", "libcublas.so")  # in
 
 
 def folder():
-    return pathlib.Path(os.environ["REPRISE_BUILD"]) / "tests" / "simcuda"
+    return pathlib.Path(os.environ.get("SIMCUDA_FOLDER") or os.path.join(os.environ["REPRISE_BUILD"], "tests", "simcuda"))
 
 
 def built():
     return (folder() / "libcuda.so.1").exists()
 
 
-def activate(memory_mib=4096, devices=1, late=False, numeric=False, entry_point=False):
-    """Loads the simulator; with numeric=True torch is imported and every CUDA operator computes, on the CPU.
-
-    late: work of side streams runs only when something waits for it. entry_point: REPRISE stays as the environment has it; otherwise torch is
-    imported without reprise. Returns the Simulator.
-    """
+def load(memory_mib=4096, devices=1, late=False):
+    """Loads the simulator. late: work of side streams runs only when something waits for it."""
     if "torch" in sys.modules:
-        raise RuntimeError("simcuda.activate() must run before torch is imported")
+        raise RuntimeError("simcuda must be loaded before torch is imported")
     os.environ.update(SIMCUDA_MEMORY_MIB=str(memory_mib), SIMCUDA_DEVICES=str(devices), SIMCUDA_LATE="1" if late else "0")
-    if not entry_point:
-        os.environ["REPRISE"] = "0"
     names = sorted(path.name for path in folder().glob("lib*.so.*"))
     names.sort(key=lambda name: next((i for i, start in enumerate(FIRST) if name.startswith(start)), len(FIRST)))
     for name in names:
         ctypes.CDLL(str(folder() / name), mode=ctypes.RTLD_GLOBAL)
-    simulator = Simulator(ctypes.CDLL(str(folder() / "libcuda.so.1")))
+    return Simulator(ctypes.CDLL(str(folder() / "libcuda.so.1")))
+
+
+def activate(numeric=False, **options):
+    """The same, and torch on top of it; numeric: every CUDA operator computes, on the CPU."""
+    simulator = load(**options)
     import torch
 
     torch.backends.cudnn.enabled = False

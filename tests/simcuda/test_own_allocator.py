@@ -16,7 +16,7 @@ pytestmark = running.not_built
 
 START = """
 import simcuda
-device = simcuda.activate(entry_point=True)
+device = simcuda.activate()
 import torch
 """
 WHO_SERVES = """
