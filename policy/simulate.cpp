@@ -9,8 +9,6 @@
 namespace reprise {
 namespace {
 
-constexpr size_t kPageBytes = 4096;  // the CPU's: what the host device commits and gives back
-
 class CoreMemory final : public Memory {
  public:
   explicit CoreMemory(CachingAllocator& core) : core_(core) {}
@@ -54,12 +52,12 @@ int64_t lay_out(CachingAllocator& core, const StartLayout& start) {
 
 }  // namespace
 
-Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start) {
+Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start, const HeapShape& heap) {
   const int64_t extent = start.empty() ? 0 : start.back().first + start.back().second - start.front().first;
-  SimulatedDevice device(capacity(profile) + 2 * static_cast<size_t>(extent), kPageBytes);
+  SimulatedDevice device(capacity(profile) + 2 * static_cast<size_t>(extent), heap.page_bytes);
   int64_t before = 0;
   for (int32_t b = 0; b < profile.data().outside_buffers; b++) before += profile.data().buffers[static_cast<size_t>(b)];
-  AllocatorOptions options;
+  const AllocatorOptions options{.rounding_bytes = heap.rounding_bytes, .small_limit_bytes = heap.small_limit_bytes};
   // With caches, as in training: what they hold back decides where the next piece lies.
   CachingAllocator core(device, options);
   before += lay_out(core, start);

@@ -83,6 +83,7 @@ class Controller {
   Config config() const;
 
   std::shared_ptr<Pass> begin_pass();
+  std::shared_ptr<Pass> newest_pass() const;          // begun last and still alive, or nullptr
   void choose(Pass& pass, uint64_t first_operator);   // called before the first Op runs; no mutex held
   void finished(const std::shared_ptr<Pass>& pass);   // learns; no mutex held
   void raise_if_infeasible(uint64_t first_operator);  // throws Infeasible once it is known that no Plan fits

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "integration/torch/cpu_allocator.hpp"
 #include "policy/schemes.hpp"
 #include "profiler/gradients.hpp"
 
@@ -33,10 +32,10 @@ bool needs_new_plan(const Known& known, const Config& config, int64_t start_live
 }
 
 StartLayout start_layout() {
-  const AllocatorOptions core;  // as the CPU's core is made; small ones are served from slabs, which count as they are
-  const auto small = static_cast<int64_t>(core.small_limit_bytes), rounding = static_cast<int64_t>(core.rounding_bytes);
+  const HeapShape heap = heap_shape();  // small ones are served from slabs, which count as they are
+  const auto small = static_cast<int64_t>(heap.small_limit_bytes), rounding = static_cast<int64_t>(heap.rounding_bytes);
   StartLayout layout;
-  cpu_core().visit_live([&](void* pointer, std::size_t bytes, Tag) {
+  budgeted_core().visit_live([&](void* pointer, std::size_t bytes, Tag) {
     const auto rounded = (static_cast<int64_t>(bytes) + rounding - 1) / rounding * rounding;
     if (rounded > small) layout.emplace_back(reinterpret_cast<int64_t>(pointer), rounded);
   });
@@ -48,7 +47,7 @@ StartLayout start_layout() {
 // The Plan with the reserved bytes it needs on this heap.
 Plan StepPlanner::tried(Plan plan, int64_t limit_bytes, const StartLayout& start) const {
   plan.limit_bytes = limit_bytes;
-  plan.predicted_reserved_bytes = simulate(plan, *profile_, start).peak_reserved_bytes;
+  plan.predicted_reserved_bytes = simulate(plan, *profile_, start, heap_).peak_reserved_bytes;
   return plan;
 }
 
