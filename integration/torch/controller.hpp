@@ -33,7 +33,7 @@ struct Config {
   std::string policy = "auto";
   bool verify = false;
   bool agree = true;                 // ranks of one job follow one Plan
-  int log = 1;                       // 0 nothing, 1 one line per new Plan, 2 more
+  int log = 1;                       // 0 nothing, 1 one line per new Plan
   std::vector<std::string> exclude;  // Regions (shell patterns) in which nothing is dropped
 };
 

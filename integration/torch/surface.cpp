@@ -104,6 +104,14 @@ int64_t control_group_limit() {
   return file >> bytes && bytes > 0 ? bytes : INT64_MAX;
 }
 
+int log_level() {
+  const char* const wanted = std::getenv("REPRISE_LOG");
+  if (!wanted || !*wanted) return 1;
+  const std::string_view text = wanted;
+  if (text == "0" || text == "1") return text[0] - '0';
+  throw std::invalid_argument("environment REPRISE_LOG: \"" + std::string(text) + "\" is neither 0 (silent) nor 1 (one line per new Plan)");
+}
+
 int64_t budget_bytes(const std::string& budget) {
   if (budget.empty()) return 0;
   const auto device = static_cast<int64_t>(budgeted_capacity()), bytes = Budget::parse(budget).resolve(device);
@@ -152,8 +160,7 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   config.verify = options.verify || (verify && std::string(verify) == "1");
   config.exclude = options.exclude;
   config.agree = options.agree;
-  const char* log = std::getenv("REPRISE_LOG");
-  config.log = log ? std::atoi(log) : 1;
+  config.log = log_level();
   std::vector<engine::Parameter> named;
   for (const auto& [name, storage] : parameters) named.push_back({name, storage});
   if (!set_budget(bytes > 0 ? std::size_t(bytes) : kNoCap))
