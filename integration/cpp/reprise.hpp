@@ -26,6 +26,7 @@ struct Options {
   std::string policy = "auto";       // "none", "full", "chunks(C)", "chunks(C, hold_inside=False)", "sqrt", "per_block", "auto", "random(SEED)"
   std::vector<std::string> exclude;  // Regions (shell patterns) in which nothing is dropped
   bool verify = false;               // replay everything once and compare bit for bit
+  bool agree = true;                 // the ranks of a job of several processes follow one Plan; Python programs only
 };
 
 // The budget cannot be met: thrown from the operator, or from backward(), that found out. The program may catch it and take a smaller step.

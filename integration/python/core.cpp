@@ -6,6 +6,9 @@
 
 #include "integration/cpp/reprise.hpp"
 #include "integration/python/infeasible.hpp"
+#include "integration/python/ranks.hpp"
+#include "integration/torch/controller.hpp"
+#include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "integration/torch/learned.hpp"
@@ -15,20 +18,55 @@
 
 namespace nb = nanobind;
 
+namespace {
+
+nb::list holders() {
+  nb::list rows;
+  for (const reprise::Holder& h : reprise::holders()) {
+    nb::dict d;
+    d["category"] = h.category;
+    d["region"] = h.region;
+    d["saved"] = h.saved;
+    d["bytes"] = h.bytes;
+    d["pieces"] = h.pieces;
+    rows.append(d);
+  }
+  return rows;
+}
+
+nb::dict memory_stats() {
+  const reprise::MemoryStats s = reprise::memory_stats();
+  nb::dict d;
+  d["live_bytes"] = s.live_bytes;
+  d["allocated_bytes"] = s.allocated_bytes;
+  d["reserved_bytes"] = s.reserved_bytes;
+  d["peak_live_bytes"] = s.peak_live_bytes;
+  d["peak_allocated_bytes"] = s.peak_allocated_bytes;
+  d["peak_reserved_bytes"] = s.peak_reserved_bytes;
+  d["cap_bytes"] = s.cap_bytes;
+  d["allocations"] = s.allocations;
+  d["device_calls"] = s.device_calls;
+  return d;
+}
+
+}  // namespace
+
 NB_MODULE(_core, m) {
   reprise::engine::set_infeasible_thrower(&reprise::python::throw_infeasible);
   m.def("install", &reprise::install);
   m.def("installed", &reprise::engine::installed);
   m.def("auto_checkpoint", [](const std::vector<std::pair<std::string, uintptr_t>>& parameters, const std::string& budget, const std::string& policy,
-                              const std::vector<std::string>& exclude, bool verify) {
+                              const std::vector<std::string>& exclude, bool verify, bool agree) {
     reprise::NamedStorages storages;
     for (const auto& [name, address] : parameters) storages.emplace_back(name, reinterpret_cast<c10::StorageImpl*>(address));
     reprise::Options options;
     options.policy = policy;
     options.exclude = exclude;
     options.verify = verify;
+    options.agree = agree;
     reprise::auto_checkpoint(storages, budget, options);
   });
+  m.def("set_ranks_finder", &reprise::python::set_ranks_finder);
   m.def("undo", &reprise::undo);
   m.def("reset_peaks", &reprise::reset_peaks);
   m.def("report_text", &reprise::report);
@@ -47,31 +85,7 @@ NB_MODULE(_core, m) {
   m.def("parse_budget", [](const std::string& text) { return reprise::Budget::parse(text).resolve(reprise::device_bytes()); });
   m.def("check_plan", [](const std::string& text) { reprise::Plan::from_json(text); });
   m.def("check_profile", [](const std::string& text) { reprise::Profile::from_json(text); });
-  m.def("holders", [] {
-    nb::list rows;
-    for (const reprise::Holder& h : reprise::holders()) {
-      nb::dict d;
-      d["category"] = h.category;
-      d["region"] = h.region;
-      d["saved"] = h.saved;
-      d["bytes"] = h.bytes;
-      d["pieces"] = h.pieces;
-      rows.append(d);
-    }
-    return rows;
-  });
-  m.def("memory_stats", [] {
-    const reprise::MemoryStats s = reprise::memory_stats();
-    nb::dict d;
-    d["live_bytes"] = s.live_bytes;
-    d["allocated_bytes"] = s.allocated_bytes;
-    d["reserved_bytes"] = s.reserved_bytes;
-    d["peak_live_bytes"] = s.peak_live_bytes;
-    d["peak_allocated_bytes"] = s.peak_allocated_bytes;
-    d["peak_reserved_bytes"] = s.peak_reserved_bytes;
-    d["cap_bytes"] = s.cap_bytes;
-    d["allocations"] = s.allocations;
-    d["device_calls"] = s.device_calls;
-    return d;
-  });
+  m.def("check_invariants", [] { return reprise::engine::Controller::get().check_invariants() + reprise::cpu_core().check_invariants(); });
+  m.def("holders", &holders);
+  m.def("memory_stats", &memory_stats);
 }

@@ -116,12 +116,20 @@ json utilization(const ReportInput& in) {
           {"mfu_without_plan", model_flops_utilization(useful, plain, peak)}};
 }
 
+// "rank 1 of 4: plan 1f0c…, the one of rank 2, the same on all ranks"
+std::string ranks_line(const json& r) {
+  const std::string who = "rank " + std::to_string(r["rank"].get<int>()) + " of " + std::to_string(r["world"].get<int>()) + ": ";
+  if (!r["one_plan"].get<bool>()) return who + "no common plan: " + r["note"].get<std::string>();
+  return who + "plan " + r["plan_hash"].get<std::string>() + ", the one of rank " + std::to_string(r["decided_by"].get<int>()) + ", the same on all ranks";
+}
+
 }  // namespace
 
 std::string report_as_json(const ReportInput& in) {
   json j = {{"version", 1},        {"budget_bytes", in.budget_bytes},  {"policy", in.policy},
             {"before", in.before}, {"memory", memory_json(in.memory)}, {"counters", json::parse(in.counters_json)},
             {"passes", in.passes}};
+  if (!in.ranks_json.empty()) j["ranks"] = json::parse(in.ranks_json);
   if (!in.infeasible.empty()) j["infeasible"] = {{"text", in.infeasible}, {"smallest_limit_bytes", in.smallest_limit_bytes}};
   if (in.profile) {
     const Profile& p = *in.profile;
@@ -159,6 +167,7 @@ std::string report_as_text(const std::string& text) {
   line("policy " + j["policy"].get<std::string>() + ", budget " + (budget ? mebibytes(budget) : "none (measuring only)") + ", " +
        std::to_string(j["passes"].get<int64_t>()) + " Passes");
   if (!j["before"].get<std::string>().empty()) line(j["before"]);
+  if (j.contains("ranks")) line(ranks_line(j["ranks"]));
   const json& m = j["memory"];
   line("memory: live " + mebibytes(m["live_bytes"]) + ", reserved " + mebibytes(m["reserved_bytes"]) + ", peak reserved " +
        mebibytes(m["peak_reserved_bytes"]));

@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "integration/torch/agreement.hpp"
 #include "integration/torch/learned.hpp"
 #include "integration/torch/pass.hpp"
 #include "integration/torch/rest.hpp"
@@ -31,6 +32,7 @@ struct Config {
   int64_t budget_bytes = 0;  // cap on reserved bytes; 0: measure only
   std::string policy = "auto";
   bool verify = false;
+  bool agree = true;                 // ranks of one job follow one Plan
   int log = 1;                       // 0 nothing, 1 one line per new Plan, 2 more
   std::vector<std::string> exclude;  // Regions (shell patterns) in which nothing is dropped
 };
@@ -66,6 +68,7 @@ struct Known {
   double measured_seconds = 0;        // of that Pass
   double learning_seconds = 0;
   int64_t learning_peak_bytes = 0;
+  std::optional<Agreed> agreed;  // with the other ranks, at the last round
 };
 
 class Controller {
@@ -86,6 +89,7 @@ class Controller {
   void write_is_coming(const at::Tensor& tensor);     // R7, for operators that are not recorded
   size_t revoke(size_t bytes);                        // pressure
   std::vector<std::string> region_names() const;
+  std::string check_invariants() const;  // of every Pass alive: "", or the first that is broken; while no other thread records or replays
 
   // What the report is made of: the kind of Pass seen last.
   std::optional<Known> last_known() const;
@@ -108,12 +112,16 @@ class Controller {
   void set_profile(Known& known, Profile profile, const Frontier& found = {});
   std::shared_ptr<const std::vector<int32_t>> regions_by_value(const Profile& profile);
   void make_plan(Known& known, int64_t start_live_bytes) const;
+  // A round among ranks (agreeing.cpp). Returns what all of them raise, and the smallest budget it names.
+  std::optional<std::pair<std::string, int64_t>> agree(Ranks& ranks, Known& known, const Config& config, int64_t start_live_bytes) const;
+  void follow_one_plan(Ranks& ranks, Known& known, const std::vector<int>& order, Agreed& agreed) const;
   // Stores what a slow part worked out on a copy, unless enable() or disable() came between.
   void store(uint64_t first_operator, const Known& known, uint64_t generation);
 
   mutable std::mutex mutex_;
   std::atomic<bool> enabled_{false};
   Rest rest_;
+  Agreement agreement_;
   Config config_;
   std::unordered_map<c10::StorageImpl*, int32_t> regions_of_;
   std::vector<std::string> regions_{""};

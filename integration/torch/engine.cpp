@@ -94,7 +94,7 @@ void arm(ThreadState& t) {
 
 void disarm(ThreadState& t) {
   c10::impl::tls_set_dispatch_key_included(c10::DispatchKey::Fake, false);
-  t.armed = false;
+  t.armed = t.armed_midway = t.seen_since = false;
   t.pass.reset();
 }
 
@@ -113,8 +113,10 @@ std::unique_ptr<SavedVariableHooks> our_hooks() {
   if (!pass || pass->finished || pass->backward_seen() || pass->abandoned()) {
     if (pass && !pass->finished) controller.finished(t.pass);
     t.pass = controller.begin_pass();
+    if (!t.armed) t.armed_midway = true;
     arm(t);
   }
+  if (t.seen_since) t.armed_midway = t.seen_since = false;
   return std::make_unique<Handle>(t.pass);
 }
 
@@ -131,7 +133,8 @@ void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
       return;
     }
   }
-  if (!pass) {
+  if (t.armed_midway) t.seen_since = true;
+  if (!pass || t.armed_midway) {
     op.redispatchBoxed(after, stack);
     return;
   }
@@ -153,10 +156,9 @@ void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
     const size_t count = facts.writes.size(), base = stack->size() - count;
     for (size_t i = 0; i < count; i++) {
       if (!facts.writes[i]) continue;
-      const c10::IValue& a = (*stack)[base + i];
-      if (a.isTensor() && a.toTensor().defined()) Controller::get().write_is_coming(a.toTensor());
-      else if (a.isTensorList())
-        for (const at::Tensor& w : a.toTensorVector()) Controller::get().write_is_coming(w);
+      for_each_tensor((*stack)[base + i], [](const at::Tensor& w) {
+        if (w.defined()) Controller::get().write_is_coming(w);
+      });
     }
   }
   op.redispatchBoxed(after, stack);
@@ -218,6 +220,7 @@ void trace_allocation(void* address, long long bytes) {
   if (!pass || pass->finished) return;
   pass->level_bytes += bytes;
   if (pass->level_bytes > pass->peak_bytes) pass->peak_bytes = pass->level_bytes;
+  if (bytes < 0) pass->note_freed(address);
   pass->note(bytes > 0 ? Mark::kAllocate : Mark::kFree, reinterpret_cast<int64_t>(address), bytes > 0 ? bytes : -bytes);
 }
 

@@ -45,14 +45,23 @@ std::string out_of_memory_text(std::size_t asked_bytes) {
          ", reserved " + mebibytes(int64_t(s.reserved_bytes)) + ", cap " + mebibytes(int64_t(s.cap_bytes));
 }
 
-void throw_infeasible(std::string text, const Known& known) {
+std::pair<std::string, int64_t> infeasible_words(std::string text, const Known& known) {
   if (known.profile)
     if (const std::string who = holders(*known.profile); !who.empty()) text += "; most saved bytes: " + who;
   const int64_t smallest = smallest_budget(known);
   text += smallest > 0 ? "; the smallest budget that the simulator completed is " + exact_bytes(smallest)
                        : std::string("; the smallest budget is not known: no such step was learned to its end");
-  the_thrower.load()(text, smallest);
-  throw Infeasible(text, smallest);
+  return {text, smallest};
+}
+
+void raise(const std::string& text, int64_t smallest_budget_bytes) {
+  the_thrower.load()(text, smallest_budget_bytes);
+  throw Infeasible(text, smallest_budget_bytes);
+}
+
+void throw_infeasible(std::string text, const Known& known) {
+  const auto [words, smallest] = infeasible_words(std::move(text), known);
+  raise(words, smallest);
 }
 
 void convert(const c10::OutOfMemoryError& error, const Pass* pass) {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "integration/torch/controller.hpp"
 
@@ -18,8 +19,10 @@ namespace reprise::engine {
 using InfeasibleThrower = void (*)(const std::string& text, int64_t smallest_budget_bytes);
 void set_infeasible_thrower(InfeasibleThrower thrower);
 
-std::string out_of_memory_text(std::size_t asked_bytes);                   // asked, live, reserved, cap
-[[noreturn]] void throw_infeasible(std::string text, const Known& known);  // adds who holds the memory, and the smallest budget
+std::string out_of_memory_text(std::size_t asked_bytes);                                 // asked, live, reserved, cap
+std::pair<std::string, int64_t> infeasible_words(std::string text, const Known& known);  // adds who holds the memory, and the smallest budget (0: not known)
+[[noreturn]] void raise(const std::string& text, int64_t smallest_budget_bytes);
+[[noreturn]] void throw_infeasible(std::string text, const Known& known);
 [[noreturn]] void convert(const c10::OutOfMemoryError& error, const Pass* pass);
 
 }  // namespace reprise::engine

@@ -29,11 +29,30 @@ constexpr std::string_view kSideEffects[] = {"aten::set_",          "aten::resiz
                                              "aten::_cslt_compress"};
 // Their results hold bytes that nobody sets (oneDNN's RNN workspace): two runs differ there, so they cannot be compared and are kept.
 constexpr std::string_view kUndefinedBytes[] = {"aten::mkldnn_rnn_layer"};
+constexpr std::string_view kReceivers[] = {"_c10d_functional::irecv", "_c10d_functional::batch_p2p_ops"};  // the two of their kind that write
 constexpr std::string_view kHiddenWriters[] = {"aten::native_batch_norm", "aten::cudnn_batch_norm", "aten::miopen_batch_norm", "aten::_native_batch_norm_legit",
                                                "aten::_batch_norm_with_update"};
 constexpr std::string_view kRandomByProbability[] = {"aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_flash_attention",
                                                      "aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention",
                                                      "aten::_scaled_dot_product_attention_math"};
+
+bool is_communication(std::string_view name) { return name.starts_with("c10d::") || name.starts_with("fsdp::") || name.starts_with("_c10d_functional"); }
+
+bool holds_tensors(const c10::Type& type) {
+  if (type.kind() == c10::TypeKind::ListType) return holds_tensors(*type.castRaw<c10::ListType>()->getElementType());
+  return type.kind() == c10::TypeKind::TensorType;
+}
+
+// c10d and FSDP declare few of the arguments that they write. Where they declare none, each tensor not called an input counts as written.
+void find_undeclared_writes(const c10::FunctionSchema& schema, OperatorFacts& facts) {
+  const bool functional = facts.name.starts_with("_c10d_functional") && !contains(kReceivers, facts.name);
+  if (facts.mutates || !facts.communicates || functional) return;
+  for (size_t i = 0; i < facts.writes.size(); i++) {
+    const auto& argument = schema.arguments()[i];
+    if (holds_tensors(*argument.type()) && argument.name().find("input") == std::string::npos) facts.writes[i] = 1;
+    facts.mutates |= facts.writes[i] != 0;
+  }
+}
 
 bool known_namespace(std::string_view name) { return name.starts_with("aten::") || name.starts_with("torchvision::"); }
 
@@ -62,6 +81,8 @@ OperatorFacts find_facts(const c10::OperatorHandle& op) {
   facts.name = schema.name();
   facts.hash = std::hash<std::string>{}(schema.name() + "." + schema.overload_name());
   look_at_arguments(schema, facts);
+  facts.communicates = is_communication(facts.name);
+  find_undeclared_writes(schema, facts);
   facts.only_views = !facts.mutates && !schema.returns().empty();
   for (const auto& result : schema.returns()) facts.only_views &= result.alias_info() != nullptr;
   facts.random = op.hasTag(at::Tag::nondeterministic_seeded);
@@ -69,7 +90,8 @@ OperatorFacts find_facts(const c10::OperatorHandle& op) {
   facts.makes_uninitialised = contains(kUninitialised, facts.name);
   facts.metadata_only = contains(kMetadataOnly, facts.name);
   facts.overwrites_first = contains(kOverwriters, facts.name);
-  if (!known_namespace(facts.name)) facts.opaque_reason = "operator outside torch's own namespaces";
+  if (facts.communicates) facts.opaque_reason = "communication between processes";
+  else if (!known_namespace(facts.name)) facts.opaque_reason = "operator outside torch's own namespaces";
   else if (contains(kUndefinedBytes, facts.name)) facts.opaque_reason = "operator whose results hold undefined bytes";
   else if (contains(kSideEffects, facts.name)) facts.opaque_reason = "operator with an effect besides its results";
   else if (facts.random && facts.generator_argument < 0 && facts.probability_argument < 0) facts.opaque_reason = "random operator that takes no generator";

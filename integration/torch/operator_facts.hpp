@@ -2,6 +2,7 @@
 //
 // R4: an operator is opaque (its outputs are kept) unless it is known to be a pure function of its arguments: outside torch's own namespaces nothing is known.
 // R6: batch norms write their running statistics without saying so in their schemas.
+// Collectives (c10d, FSDP's copies around them) write arguments without saying so, and their memory may change until somebody waits for them.
 // Threads: the cache is per thread. Cost: one hash look-up.
 #pragma once
 
@@ -26,6 +27,7 @@ struct OperatorFacts {
   bool metadata_only = false;           // reads the shapes of its arguments and not their content (empty_like)
   bool makes_uninitialised = false;     // its result holds whatever the memory held
   bool overwrites_first = false;        // sets every element that its first argument shows, whatever it held
+  bool communicates = false;            // a collective, or a copy into or out of its buffers
   const char* opaque_reason = nullptr;  // nullptr: may run twice
 };
 

@@ -9,7 +9,8 @@
 //   E3  a Value is available  <=>  held, or its storage is alive and shows this Value still
 //   E4  sum(handles of all Values) + kept handles == live_handles
 //   E5  an Op that is not opaque has one Slot per argument, and every Ref in it names a Value made before it
-//   E6  a packed form that is there holds the whole content that the Value names; it is let go of when the Pass is finished
+//   E6  no Op that was recorded after a Value was stranded reads it while it has a producer
+//   E7  a packed form that is there holds the whole content that the Value names; it is let go of when the Pass is finished
 //
 // Threads: one mutex per Pass. It is never held while the program's own kernel runs; it is held while a replay runs (those kernels are C++ only and
 // take no GIL). Storages that may own a Python object are released after the mutex (Garbage).
@@ -103,8 +104,10 @@ struct Value {
   bool outside = false;                                                                       // existed before the Pass
   bool saved = false;
   bool uninitialised = false;  // shows what the memory happened to hold
-  bool slack = false;          // its storage has bytes that no tensor shows: contents are not comparable (mse_loss allocates too much)
+  bool slack = false;          // not comparable: its storage has bytes that no tensor shows (mse_loss allocates too much), or a collective may still write it
   bool in_use = false;         // read by the replay that runs
+  bool emptied = false;        // its storage was resized to nothing, to be brought back later (a parameter that FSDP gathers for as long as it is used)
+  int32_t stranded_by = -1;    // the emptied Value that it was made with: whatever reads it from then on finds it kept
   bool lost = false;           // overwritten where nobody could see it, and read before that: a replay that needs it raises
   bool has_fingerprint = false;
   const char* keep_reason = nullptr;  // why no Plan may drop it
@@ -176,6 +179,7 @@ class Pass {
   void run_and_record(const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack);
   // A write that is not recorded (backward, optimizer): dependents keep what they need (R7). Call before the operator runs.
   void prepare_unrecorded_write(const at::Tensor& written);
+  void note_freed(const void* address);  // by this Pass's thread; sharded.cpp
 
   // ---- saved tensors (saved.cpp) ----
   struct Saved {
@@ -224,8 +228,8 @@ class Pass {
   friend class Replay;  // replay.cpp
   friend class Call;    // recorder.cpp
 
-  int32_t value_of(const at::Tensor& tensor) const;  // -1: never seen
-  int32_t value_or_outside(const at::Tensor& tensor, uint64_t place);
+  int32_t value_of(const at::Tensor& tensor) const;                               // -1: never seen
+  int32_t value_or_outside(const at::Tensor& tensor, uint64_t place, bool read);  // read: its content matters to the Op that has it as an argument
   int32_t new_value(const at::Tensor& tensor, int32_t producer);
   int32_t latest(int32_t value) const {
     while (values_[size_t(value)].next >= 0) value = values_[size_t(value)].next;
@@ -248,6 +252,12 @@ class Pass {
   void settle(int32_t value, const char* reason);  // from now on kept, never made again
   void before_write(int32_t value, Garbage& garbage);
   int32_t after_write(const at::Tensor& tensor, int32_t before, int32_t producer, Garbage& garbage);
+  // Sources that come and go (sharded.cpp): parameters that FSDP gathers for as long as they are used.
+  void watch_source(int32_t value);
+  void heed_emptied();
+  void strand_dependents(const std::vector<int32_t>& emptied);
+  bool brought_back(int32_t value);             // a write to it is about to do that
+  bool is_open(const Value& value) const;       // what it was made with is not emptied now
   bool needed_by_dropped(int32_t value) const;  // does a dropped Value depend on it?
   // R11: compares the content with the one last seen; returns the Value that the storage shows now (a new one after an unseen write).
   int32_t check_fingerprint(const at::Tensor& tensor, int32_t value, Garbage& garbage);
@@ -266,7 +276,10 @@ class Pass {
   std::vector<Value> values_;
   std::unordered_map<c10::StorageImpl*, int32_t> current_;
   std::vector<TraceEvent> events_;
-  std::vector<int32_t> watched_;  // held Values whose kGone is still to come
+  std::vector<int32_t> watched_;                         // held Values whose kGone is still to come
+  std::mutex sources_mutex_;                             // of the next two; a leaf: frees happen under other locks
+  std::unordered_map<const void*, int32_t> sources_at_;  // address -> Value without a producer that is read by Ops that can run again
+  std::vector<int32_t> freed_sources_;                   // of those: their memory was freed since heed_emptied()
   std::shared_ptr<const Settings> settings_;
   int64_t group_dropped_bytes_ = 0;
   int group_dropped_values_ = 0;

@@ -20,6 +20,8 @@ int64_t limit_for(const Known& known, const Config& config, int64_t start_live_b
   return config.budget_bytes > 0 ? std::max<int64_t>(1, config.budget_bytes - start_live_bytes - known.unplanned_bytes) : 0;
 }
 
+bool can_be_planned(const Known& known, const Config& config) { return known.profile && !known.learning && !config.verify; }
+
 bool needs_new_plan(const Known& known, const Config& config, int64_t start_live_bytes) {
   if (known.planned_limit == INT64_MAX) return false;  // applied by the user
   if (known.planned_limit < 0) return true;
@@ -90,6 +92,16 @@ PlanResult StepPlanner::plan(const std::string& policy, int64_t limit_bytes, con
     result.infeasible = "scheme " + policy + " needs " + std::to_string(result.plan->predicted_reserved_bytes) + " bytes above the Pass's start, " +
                         std::to_string(limit_bytes) + " are left under the budget";
   return result;
+}
+
+Plan StepPlanner::adopted(Plan plan, int64_t limit_bytes, const StartLayout& start) const {
+  plan.trace_signature = profile_->data().trace_signature;
+  check_plan(plan, *profile_);
+  const Simulated simulated = simulate(plan, *profile_, start);
+  plan.limit_bytes = limit_bytes;
+  plan.predicted_live_bytes = simulated.peak_live_bytes;
+  plan.predicted_reserved_bytes = simulated.peak_reserved_bytes;
+  return plan;
 }
 
 Frontier StepPlanner::known() {

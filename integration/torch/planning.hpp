@@ -28,6 +28,8 @@ class StepPlanner {
 
   PlanResult plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start);
   int64_t smallest_limit(const StartLayout& start);
+  // Another rank's Plan for a step of the same structure, with the bytes that it needs here. Throws std::invalid_argument where it is none for this step.
+  Plan adopted(Plan plan, int64_t limit_bytes, const StartLayout& start) const;
   Frontier known();  // all Plans found so far
 
  private:
@@ -43,6 +45,10 @@ bool keeps_everything(const Config& config);                                    
 int64_t limit_for(const Known& known, const Config& config, int64_t start_live_bytes);  // above the Pass's start; 0: no budget
 // Hysteresis: a Plan is not changed for less than 1 % of its limit.
 bool needs_new_plan(const Known& known, const Config& config, int64_t start_live_bytes);
+bool can_be_planned(const Known& known, const Config& config);
+inline bool wants_plan(const Known& known, const Config& config, int64_t start_live_bytes) {
+  return can_be_planned(known, config) && needs_new_plan(known, config, start_live_bytes);
+}
 // The smallest budget for this step and for the next, which begins with its gradients there. beside_bytes: live and rounding at the Pass's start.
 int64_t smallest_budget_for(const Known& known, int64_t beside_bytes, const StartLayout& start);
 StartLayout start_layout();  // of torch's CPU allocator, now

@@ -44,12 +44,16 @@ class Call {
     std::lock_guard<std::mutex> lock(pass_.mutex_);
     const size_t count = facts_.writes.size(), base = stack_->size() - count;
     find_hidden_write(base);
+    pass_.heed_emptied();
     op_.arguments.reserve(count);
     for (size_t i = 0; i < count; i++) read_argument(i, (*stack_)[base + i]);
     decide_random(base);
     decide_writes();
     if (!op_.opaque_reason) hold_sources();
-    for (const auto& w : written_) pass_.before_write(w.before, garbage_);
+    for (Written& w : written_) {
+      w.brings_back = pass_.brought_back(w.before);
+      if (!w.brings_back) pass_.before_write(w.before, garbage_);
+    }
     op_.settings = pass_.settings_now();
     pass_.poll_gone();  // what the program let go of since the last Op is gone while this one runs
     pass_.note(Mark::kOpBegin, int64_t(pass_.ops_.size()));
@@ -91,6 +95,7 @@ class Call {
     at::Tensor tensor;
     int32_t before;
     bool hidden;
+    bool brings_back = false;  // the same content as before
   };
 
   void find_hidden_write(size_t base) {
@@ -114,6 +119,8 @@ class Call {
       for (const c10::IValue& e : a.toListRef()) add_ref(slot, i, e.isTensor() ? e.toTensor() : at::Tensor());
     } else if (a.isTuple() || a.isGenericDict() || a.isObject() || a.isCapsule() || a.isPyObject() || a.isCustomClass()) {
       op_.opaque_reason = "argument that is no plain value";
+    } else if (facts_.communicates && a.isList()) {
+      for_each_tensor(a, [&](const at::Tensor& t) { add_ref(slot, i, t); });
     } else {
       slot.plain = a;
       collect_integers(a, op_.integers);
@@ -142,7 +149,8 @@ class Call {
     mix(place, pass_.ops_.size());
     mix(place, i);
     const uint8_t write = facts_.writes[i] == 2 && !op_.hidden_write ? 0 : facts_.writes[i];
-    ref.value = pass_.value_or_outside(t, place);
+    ref.value = pass_.value_or_outside(t, place, write == 0);
+    if (pass_.values_[size_t(ref.value)].stranded_by >= 0) pass_.settle(ref.value, "made with parameters that are sharded again when it is needed");
     if (write != 2) ref.value = pass_.check_fingerprint(t, ref.value, garbage_);
     const bool overwrites = write == 1 && ((facts_.overwrites_first && i == 0) || op_.handle.schema().arguments()[i].is_out());
     if (pass_.values_[size_t(ref.value)].uninitialised && !overwrites) pass_.settle(ref.value, "uninitialised memory that is read");
@@ -178,9 +186,10 @@ class Call {
         if (r.value < 0) continue;
         Value& v = pass_.values_[size_t(r.value)];
         // Torch counts a write up after it; what the counter says when the content is first read is what it must say at replay.
-        if (v.outside && v.readers == 0 && !v.held_is_private) v.version.seen = v.version.counter.current_version();
+        if (v.producer == kNoOp && v.readers == 0 && !v.held_is_private) v.version.seen = v.version.counter.current_version();
         if (!hidden) v.readers++;
         if (!v.held && (v.producer == kNoOp || (groups && v.group < pass_.group_))) pass_.hold(r.value, garbage_);
+        if (v.producer == kNoOp) pass_.watch_source(r.value);
       }
     }
   }
@@ -197,13 +206,14 @@ class Call {
 
   void book_writes(int32_t index) {
     for (const auto& w : written_) {
+      if (w.brings_back) continue;
       const Value& before = pass_.values_[size_t(w.before)];
       const bool replayable = !op_.opaque_reason && !w.hidden && static_cast<size_t>(before.bytes) == w.tensor.storage().nbytes();
       const bool still_uninitialised = before.uninitialised && !Geometry::of(w.tensor).covers(w.tensor.storage());
       const int32_t v = pass_.after_write(w.tensor, w.before, replayable ? index : kNoOp, garbage_);
       Value& now = pass_.values_[size_t(v)];
       now.uninitialised = replayable && still_uninitialised;
-      now.slack = pass_.values_[size_t(w.before)].slack;
+      now.slack = pass_.values_[size_t(w.before)].slack || facts_.communicates;
       if (!replayable) now.keep_reason = w.hidden ? "running statistics" : op_.opaque_reason ? op_.opaque_reason : "storage resized by its writer";
       if (!w.hidden) op_.wrote.emplace_back(static_cast<int>(w.argument), v);
       makes_value_ = true;
@@ -228,7 +238,7 @@ class Call {
     Value& value = pass_.values_[size_t(v)];
     value.keep_reason = op_.opaque_reason;
     value.uninitialised = facts_.makes_uninitialised && !op_.opaque_reason;
-    value.slack = !Geometry::of(t).covers(t.storage());
+    value.slack = !Geometry::of(t).covers(t.storage()) || facts_.communicates;
     makes_value_ = true;
     return v;
   }
@@ -305,8 +315,9 @@ void Pass::prepare_unrecorded_write(const at::Tensor& written) {
   if (reason_not_plain(written)) return;
   Garbage garbage;
   std::lock_guard<std::mutex> lock(mutex_);
+  heed_emptied();
   const int32_t v = value_of(written);
-  if (v < 0) return;
+  if (v < 0 || brought_back(v)) return;
   before_write(v, garbage);
   const int32_t after = after_write(written, v, kNoOp, garbage);
   values_[size_t(after)].keep_reason = "written by an operator that is not recorded";

@@ -56,7 +56,7 @@ class Replay {
     want(trigger);
     const bool planned = pass_.options_.following && pass_.values_[size_t(trigger)].producer < pass_.broken_at_;
     for (size_t v = 0; v < pass_.values_.size() && !planned; v++)
-      if (pass_.values_[v].handles > 0 && pass_.values_[v].group == group && pass_.values_[v].producer != kNoOp) {
+      if (const Value& mate = pass_.values_[v]; mate.handles > 0 && mate.group == group && mate.producer != kNoOp && pass_.is_open(mate)) {
         want(int32_t(v));
         retain_.insert(int32_t(v));
       }
@@ -145,10 +145,10 @@ class Replay {
     TORCH_CHECK(!v.lost && s, "reprise: ", op.facts->name, " cannot be run again: the ", r.geometry.text(),
                 " it read was overwritten where no operator could see it ",
                 "(through numpy, .data or a raw pointer) after it was used. Wrap that part of the model in reprise.keep().");
+    TORCH_CHECK(static_cast<int64_t>(s->nbytes()) >= v.bytes, "reprise: ", op.facts->name, " cannot be run again: the storage of the ", r.geometry.text(),
+                " it read was resized from ", v.bytes, " to ", s->nbytes(), " bytes");
     if (v.outside && !v.held_is_private) {
       v.version.check(r.geometry, [&] { return ", needed to recompute " + op.facts->name + ","; });
-      TORCH_CHECK(static_cast<int64_t>(s->nbytes()) >= v.bytes, "reprise: ", op.facts->name, " cannot be run again: the storage of the ", r.geometry.text(),
-                  " it read was resized from ", v.bytes, " to ", s->nbytes(), " bytes");
       if (v.has_fingerprint)
         TORCH_CHECK(fingerprint_of(*s) == v.fingerprint, "reprise: ", op.facts->name, " cannot be run again: the ", r.geometry.text(),
                     " it read was overwritten where no operator could see it (through numpy, .data or a raw pointer)");

@@ -31,6 +31,8 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   }
   v = check_fingerprint(tensor, v, garbage);
   if (values_[size_t(v)].uninitialised) settle(v, "uninitialised memory that is read");
+  heed_emptied();
+  if (values_[size_t(v)].stranded_by >= 0) settle(v, "made with parameters that are sharded again when it is needed");
   values_[size_t(v)].saved = true;
   note(Mark::kSaved, v);
   if (values_[size_t(v)].producer == kNoOp) return keep_whole();

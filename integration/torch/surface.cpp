@@ -117,6 +117,7 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   const char* verify = std::getenv("REPRISE_VERIFY");
   config.verify = options.verify || (verify && std::string(verify) == "1");
   config.exclude = options.exclude;
+  config.agree = options.agree;
   const char* log = std::getenv("REPRISE_LOG");
   config.log = log ? std::atoi(log) : 1;
   std::vector<engine::Parameter> named;
@@ -193,6 +194,22 @@ std::string counters_json() {
   return j.dump();
 }
 
+std::string ranks_json(const engine::Agreed& agreed) {
+  const auto hexadecimal = [](uint64_t hash) {
+    char text[24];
+    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+    return std::string(text);
+  };
+  return nlohmann::json{{"rank", agreed.rank},
+                        {"world", agreed.world},
+                        {"one_plan", agreed.one_plan},
+                        {"decided_by", agreed.decided_by},
+                        {"plan_hash", hexadecimal(agreed.plan)},
+                        {"step_hash", hexadecimal(agreed.structure)},
+                        {"note", agreed.note}}
+      .dump();
+}
+
 std::string report_json() {
   const engine::Config config = Controller::get().config();
   ReportInput in;
@@ -213,6 +230,7 @@ std::string report_json() {
     in.measured_seconds = known->measured_seconds;
     in.learning_seconds = known->learning_seconds;
     in.plan_seconds = known->plan_seconds;
+    if (known->agreed) in.ranks_json = ranks_json(*known->agreed);
   }
   return report_as_json(in);
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
 #include <c10/core/Storage.h>
 #include <c10/util/SmallVector.h>
 
@@ -33,6 +34,14 @@ struct Geometry {
   bool covers(const c10::Storage& storage) const;  // shows every byte of it
   std::string text() const;                        // "float [2, 3]"
 };
+
+// Calls visit(tensor) for each tensor of an argument: itself, or those of its lists and lists of lists.
+template <class Visit>
+void for_each_tensor(const c10::IValue& argument, const Visit& visit) {
+  if (argument.isTensor()) visit(argument.toTensor());
+  else if (argument.isList())
+    for (const c10::IValue& element : argument.toListRef()) for_each_tensor(element, visit);
+}
 
 struct Version {
   c10::VariableVersion counter{uint32_t{0}};

@@ -97,7 +97,7 @@ c10::Storage Pass::private_copy(int32_t id, const c10::Storage& storage) {
   return copy;
 }
 
-int32_t Pass::value_or_outside(const at::Tensor& tensor, uint64_t place) {
+int32_t Pass::value_or_outside(const at::Tensor& tensor, uint64_t place, bool read) {
   if (const int32_t known = value_of(tensor); known >= 0) return known;
   const int32_t id = new_value(tensor, kNoOp);
   Value& v = values_[size_t(id)];
@@ -105,7 +105,7 @@ int32_t Pass::value_or_outside(const at::Tensor& tensor, uint64_t place) {
   v.version = Version::of(tensor);
   v.place = place;
   // An input small enough is copied while we learn, and always once a write to it was caught: numpy may refill it before backward (R11).
-  const bool may_copy = options_.fingerprint && !tensor.requires_grad() && copied_input_bytes_ + v.bytes <= options_.copy_input_bytes;
+  const bool may_copy = read && options_.fingerprint && !tensor.requires_grad() && copied_input_bytes_ + v.bytes <= options_.copy_input_bytes;
   const bool copy = (caught.size() && caught.has(place)) || may_copy;
   if (copy && v.bytes > 0) {
     copied_input_bytes_ += v.bytes;
@@ -174,6 +174,7 @@ void Pass::settle(int32_t id, const char* reason) {
   v.producer = kNoOp;
   v.keep_reason = reason;
   v.uninitialised = false;
+  v.stranded_by = -1;
   if (auto s = available(id); s && !v.held) v.held = *s;
 }
 
@@ -238,7 +239,7 @@ int32_t Pass::after_write(const at::Tensor& tensor, int32_t before, int32_t prod
   was.handles = 0;
   now.saved = now.handles > 0;
   now.outside = was.outside && producer == kNoOp;
-  if (now.outside) now.version = Version::of(tensor);
+  if (producer == kNoOp) now.version = Version::of(tensor);
   if (now.handles > 0 && producer == kNoOp) hold(id, garbage);
   return id;
 }
@@ -357,7 +358,7 @@ std::string Pass::check_invariants() const {
     handles += v.handles;
     if (v.handles < 0) return "E4: Value " + std::to_string(i) + " has " + std::to_string(v.handles) + " handles";
     if (is_packed(int32_t(i)) && (finished || v.packed->form.bytes != v.bytes))
-      return "E6: Value " + std::to_string(i) + " has a packed form that is not its own";
+      return "E7: Value " + std::to_string(i) + " has a packed form that is not its own";
     if (v.held && !v.held_is_private && v.next >= 0)
       return "E1: Value " + std::to_string(i) + " holds a storage that Value " + std::to_string(v.next) + " overwrote";
   }

@@ -1,10 +1,10 @@
 """Every live allocation carries a tag: what it is for, its Region, and whether autograd saved it."""
 
-import torch
-import torch.nn as nn
-
 import pytest
+import torch
+
 import reprise
+from events import events_of
 from models_basic import Block, Stack
 
 
@@ -32,23 +32,6 @@ class SavedByTorch:
 
 def saved_bytes():
     return sum(h["bytes"] for h in reprise.holders() if h["saved"])
-
-
-def events_of(model, x, measure):
-    """measure() after every leaf module's forward, when its result's gradient arrives, and at the end."""
-    seen = []
-
-    def after(module, inputs, output):
-        seen.append(measure())
-        output.register_hook(lambda grad: seen.append(measure()))
-    hooks = [m.register_forward_hook(after) for m in model.modules() if not list(m.children())]
-    loss = model(x).square().mean()
-    seen.append(measure())
-    loss.backward()
-    seen.append(measure())
-    for hook in hooks:
-        hook.remove()
-    return seen
 
 
 @pytest.fixture

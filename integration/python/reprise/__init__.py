@@ -12,7 +12,9 @@ import math
 import torch
 import torch.utils.checkpoint
 
-from reprise import _core
+from reprise import _core, distributed
+
+_core.set_ranks_finder(distributed.current)
 
 __version__ = "0.1.0"
 __all__ = ["Budget", "Infeasible", "Learned", "Plan", "Profile", "Report", "apply", "auto_checkpoint", "counters", "holders", "keep", "learned", "memory_stats",
@@ -111,16 +113,18 @@ def _parameters(model):
         raise TypeError(f"argument model: {type(model).__name__} is no torch.nn.Module; pass None for functional code")
     named = []
     for name, parameter in model.named_parameters():
-        if type(parameter.data) is torch.Tensor and parameter.layout == torch.strided:
-            named.append((name, parameter.untyped_storage()._cdata))
+        local = distributed.local_part(parameter)
+        if type(local.data) is torch.Tensor and local.layout == torch.strided:
+            named.append((name, local.untyped_storage()._cdata))
     return named
 
 
-def auto_checkpoint(model=None, budget=None, *, policy="auto", exclude=(), verify=False):
+def auto_checkpoint(model=None, budget=None, *, policy="auto", exclude=(), verify=False, agree=True):
     """Trains `model` inside `budget` from the next step on; returns the model itself, unchanged.
 
     budget: bytes (int), "8GiB", "60%" of the device, or None to measure only. It caps all reserved bytes of torch's CPU allocator: parameters, gradients,
     optimizer state, activations. policy: "auto", or a classic scheme by name. exclude: shell patterns of module names in which nothing is dropped.
+    agree: where torch.distributed runs, the ranks follow one plan, the tightest rank's; False is for ranks that run different numbers of steps.
     Calling it again replaces the budget. The first step is measured (inside the budget too), later ones follow the plan.
     """
     named = _parameters(model)
@@ -128,7 +132,9 @@ def auto_checkpoint(model=None, budget=None, *, policy="auto", exclude=(), verif
         raise TypeError(f"argument policy: {policy!r} is a {type(policy).__name__}; it takes the name of a scheme")
     patterns = [exclude] if isinstance(exclude, str) else list(exclude or ())
     text = "" if budget is None else _budget_text(budget)
-    _core.auto_checkpoint(named, text, policy, patterns, bool(verify))
+    distributed.check(model)
+    distributed.start_anew()
+    _core.auto_checkpoint(named, text, policy, patterns, bool(verify), bool(agree))
     return model
 
 

@@ -18,7 +18,7 @@ def load():
         _core.install()
         budget = os.environ.get("REPRISE_BUDGET", "")
         if budget:
-            _core.auto_checkpoint([], budget, os.environ.get("REPRISE_POLICY", "auto"), [], os.environ.get("REPRISE_VERIFY") == "1")
+            _core.auto_checkpoint([], budget, os.environ.get("REPRISE_POLICY", "auto"), [], os.environ.get("REPRISE_VERIFY") == "1", os.environ.get("REPRISE_AGREE") != "0")
         _write_report_at_exit()
     except BaseException as error:
         print(f"reprise: not loaded, training goes on without it: {error}", file=sys.stderr)

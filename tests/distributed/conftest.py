@@ -1,0 +1,29 @@
+import os
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))   # ranks import `programs` by that name too
+os.environ["PYTHONPATH"] = os.pathsep.join([str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+
+from world import World  # noqa: E402
+
+
+def pytest_generate_tests(metafunc):
+    if "steps" in metafunc.fixturenames:
+        metafunc.parametrize("steps", [20 if metafunc.config.getoption("--all-policies") else 5])
+
+
+@pytest.fixture(scope="session")
+def two():
+    world = World(2, OMP_NUM_THREADS=1, REPRISE_LOG=0)
+    yield world
+    world.close()
+
+
+@pytest.fixture(scope="session")
+def four():
+    world = World(4, OMP_NUM_THREADS=1, REPRISE_LOG=0)
+    yield world
+    world.close()

@@ -1,0 +1,181 @@
+"""Training programs that a rank runs, plainly or under reprise, and what is observed of them. Imported by every rank's process."""
+
+import contextlib
+import gc
+import hashlib
+import re
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+import reprise
+from reprise.demo import Settings, build_model
+
+VOCABULARY = 256
+
+
+@dataclass
+class Job:
+    """One training run. engine: "ddp", "fsdp2", "hsdp" or "tensor"."""
+
+    engine: str
+    steps: int = 20
+    micro_batches: int = 1               # gradients are accumulated over so many; all but the last without communication
+    reshard: object = None               # fully_shard's reshard_after_forward; None: its default
+    half: bool = False                   # parameters gathered and computed in bfloat16, gradients reduced in float32
+    offload: bool = False
+    freed: bool = True                   # zero_grad(set_to_none=True)
+    lengths: tuple = ()                  # sequence length per rank; (): all the model's
+    layers: int = 4
+    width: int = 64
+    length: int = 64
+    batch: int = 4
+    dropout: float = 0.1
+
+
+@dataclass
+class Seen:
+    """What one rank saw, in plain values."""
+
+    losses: list = field(default_factory=list)
+    state: dict = field(default_factory=dict)            # name -> fingerprint: parameters, optimizer state, generator
+    collectives: list = field(default_factory=list)      # names in order
+    start_live_bytes: list = field(default_factory=list) # per step
+    peak_live_bytes: list = field(default_factory=list)
+    peak_reserved_bytes: list = field(default_factory=list)
+    counters: dict = field(default_factory=dict)
+    report: dict = field(default_factory=dict)
+
+
+def fingerprint(tensor):
+    if isinstance(tensor, DTensor):
+        tensor = tensor.to_local()
+    tensor = tensor.detach().contiguous()
+    raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    return f"{tensor.dtype} {tuple(tensor.shape)} {hashlib.blake2b(raw, digest_size=16).hexdigest()}"
+
+
+def mesh_of(job):
+    world = dist.get_world_size()
+    if job.engine == "hsdp":
+        return init_device_mesh("cpu", (2, world // 2), mesh_dim_names=("replicate", "shard"))
+    return init_device_mesh("cpu", (world,))
+
+
+def sharded(model, job):
+    options = {"mesh": mesh_of(job)}
+    if job.reshard is not None:
+        options["reshard_after_forward"] = job.reshard
+    if job.half:
+        options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    if job.offload:
+        options["offload_policy"] = CPUOffloadPolicy(pin_memory=False)
+    for layer in model.layers:
+        fully_shard(layer, **options)
+    return fully_shard(model, **options)
+
+
+def build(job):
+    settings = Settings(layers=job.layers, width=job.width, heads=4, length=job.length, batch=job.batch, dropout=job.dropout)
+    model = build_model(settings)
+    if job.engine == "ddp":
+        return DistributedDataParallel(model)
+    return sharded(model, job)
+
+
+@contextlib.contextmanager
+def communicating(model, wanted):
+    """Gradients are reduced in the last micro-batch only."""
+    if isinstance(model, DistributedDataParallel):
+        with contextlib.nullcontext() if wanted else model.no_sync():
+            yield
+    else:
+        model.set_requires_gradient_sync(wanted)
+        yield
+
+
+COLLECTIVE = re.compile(r"^(c10d|_c10d_functional)::")
+
+
+def collectives_of(profile):
+    """Names of the collectives, in the order in which this rank called them. torch's own profiler sees them, whether reprise is there or not."""
+    events = [(e.start_ns(), e.name()) for e in profile.profiler.kineto_results.events() if COLLECTIVE.match(e.name())]   # events() would build a tree of all
+    return [name for _, name in sorted(events)]
+
+
+def batches(job, step):
+    rank = dist.get_rank()
+    length = job.lengths[rank] if job.lengths else job.length
+    draw = torch.Generator().manual_seed(1000 * step + rank)
+    return [torch.randint(0, VOCABULARY, (job.batch, length + 1), generator=draw) for _ in range(job.micro_batches)]
+
+
+def take_step(model, optimizer, job, step):
+    losses = []
+    data = batches(job, step)
+    for index, ids in enumerate(data):
+        with communicating(model, index + 1 == len(data)):
+            loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1).float(), ids[:, 1:].flatten()) / len(data)
+            loss.backward()
+        losses.append(loss.item())
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=job.freed)
+    return losses
+
+
+def observe_state(seen, model, optimizer):
+    names = {p: n for n, p in model.named_parameters()}
+    for parameter, name in names.items():
+        seen.state[name] = fingerprint(parameter)
+        for key, value in optimizer.state[parameter].items():
+            seen.state[f"{name}.{key}"] = fingerprint(value)
+    seen.state["generator"] = fingerprint(torch.get_rng_state())
+
+
+def train(job, budget=None, policy="auto", prepare=None):
+    """The whole run on this rank. budget: None trains plainly, a number of bytes or a list with one per rank trains under reprise."""
+    gc.collect()                          # FSDP modules are reference cycles
+    torch.manual_seed(7 + dist.get_rank())
+    seen = Seen()
+    before = reprise.counters()
+    model = build(job)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    try:
+        if budget is not None:
+            reprise.auto_checkpoint(model, budget[dist.get_rank()] if isinstance(budget, list) else budget, policy=policy)
+        if prepare:
+            prepare(model)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            for step in range(job.steps):
+                reprise.reset_peaks()
+                seen.start_live_bytes.append(reprise.memory_stats()["live_bytes"])
+                seen.losses.append(take_step(model, optimizer, job, step))
+                stats = reprise.memory_stats()
+                seen.peak_live_bytes.append(stats["peak_live_bytes"])
+                seen.peak_reserved_bytes.append(stats["peak_reserved_bytes"])
+        seen.collectives = collectives_of(profile)
+        observe_state(seen, model, optimizer)
+        after = reprise.counters()
+        seen.counters = {k: after[k] - before[k] for k in after if isinstance(after[k], int)}
+        if budget is not None:
+            seen.report = reprise.report().data
+    finally:
+        reprise.undo()
+    return seen
+
+
+def both(job, steps, fraction=None, policy="auto"):
+    """Plain, then under reprise: at `fraction` of plain's activation bytes, or with room for everything."""
+    job = replace(job, steps=steps)
+    plain = train(job)
+    if fraction is None:
+        return plain, train(job, "100%", policy)
+    start, peak = max(plain.start_live_bytes[2:]), max(plain.peak_live_bytes[2:])
+    return plain, train(job, int(start + fraction * (peak - start)), policy)

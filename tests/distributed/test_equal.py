@@ -1,0 +1,48 @@
+"""DDP, FSDP2 and HSDP under reprise: the same numbers and the same collectives in the same order as without, on every rank."""
+
+import pytest
+from programs import Job, both
+
+pytestmark = pytest.mark.hangs_after(600)
+
+TWO = {
+    "ddp": Job("ddp"),
+    "ddp_accumulating": Job("ddp", micro_batches=2),
+    "fsdp2": Job("fsdp2"),
+    "fsdp2_resharded_everywhere": Job("fsdp2", reshard=True),
+    "fsdp2_never_resharded": Job("fsdp2", reshard=False),
+    "fsdp2_accumulating": Job("fsdp2", micro_batches=3, freed=False),
+    "fsdp2_half": Job("fsdp2", half=True),
+    "fsdp2_offloaded": Job("fsdp2", offload=True),
+}
+FOUR = {
+    "ddp": Job("ddp"),
+    "fsdp2_resharded_to_two": Job("fsdp2", reshard=2),
+    "hsdp": Job("hsdp"),
+    "hsdp_accumulating": Job("hsdp", micro_batches=2),
+}
+
+
+def check(answers):
+    for rank, (plain, other) in enumerate(answers):
+        assert other.losses == plain.losses, f"rank {rank}"
+        assert other.state == plain.state, f"rank {rank}"
+        assert other.collectives == plain.collectives != [], f"rank {rank}"
+        assert other.counters["replayed"] > 0 and other.counters["unseen_writes"] == 0, f"rank {rank}"
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_two_ranks(two, name, steps):
+    check(two.results(both, TWO[name], steps, None, "full"))
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_four_ranks(four, name, steps):
+    check(four.results(both, FOUR[name], steps, None, "full"))
+
+
+def test_blocks_are_replayed_inside_their_units(two, steps):
+    """Everything in a Block is dropped, so what is left above the start is close to what per-block checkpointing leaves."""
+    for plain, other in two.results(both, Job("fsdp2"), steps, None, "full"):
+        added = max(plain.peak_live_bytes[2:]) - max(plain.start_live_bytes[2:])
+        assert max(other.peak_live_bytes[-1:]) - max(other.start_live_bytes[-1:]) < 0.75 * added
