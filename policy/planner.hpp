@@ -5,7 +5,7 @@
 // A1  every Plan's lower_bound_seconds <= its added_seconds; no schedule within its limit adds less than the bound
 // A2  a Planner never answers a limit with a slower Plan than one that it answered a smaller limit with before
 // Cost (CPU, models of 70 to 440 Ops): 0.2 to 0.6 s for the first limit, 0.1 s for one between two near ones, nothing for one asked before; a Frontier of 20
-// 2.5 to 4.5 s; an infeasible limit 1.2 s more.
+// 1.4 to 2 s; an infeasible limit 0.5 s more.
 // Threads: a Planner is used by one thread at a time. Failure: std::invalid_argument for a limit below 0 or a count outside [1, 1000].
 #pragma once
 
