@@ -39,6 +39,7 @@ size_t capacity(const Profile& profile) {
 int64_t lay_out(CachingAllocator& core, const StartLayout& start) {
   constexpr int64_t kLeastHole = 2048;  // smaller ones would be served from slabs: they count as part of the piece before them
   std::vector<void*> holes;
+  if (!start.empty() && start.front().first >= kLeastHole) holes.push_back(core.allocate(static_cast<size_t>(start.front().first)));
   for (size_t i = 0; i < start.size(); i++) {
     const auto [offset, bytes] = start[i];
     const int64_t hole = i + 1 < start.size() ? start[i + 1].first - offset - bytes : 0;
@@ -53,7 +54,7 @@ int64_t lay_out(CachingAllocator& core, const StartLayout& start) {
 }  // namespace
 
 Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start, const HeapShape& heap) {
-  const int64_t extent = start.empty() ? 0 : start.back().first + start.back().second - start.front().first;
+  const int64_t extent = start.empty() ? 0 : start.back().first + start.back().second;
   SimulatedDevice device(capacity(profile) + 2 * static_cast<size_t>(extent), heap.page_bytes);
   int64_t before = 0;
   for (int32_t b = 0; b < profile.data().outside_buffers; b++) before += profile.data().buffers[static_cast<size_t>(b)];

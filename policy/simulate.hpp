@@ -34,7 +34,7 @@ struct Simulated {
 
 void execute(const Plan& plan, const Profile& profile, Memory& memory, Simulated& counts);  // fills live bytes and replayed Ops
 
-// How the heap looks when the Pass begins: (offset, rounded bytes) of the live pieces, ascending. Holes between them may serve the Pass, or be too small.
+// How the heap looks when the Pass begins: (offset from a page's start, rounded bytes) of the live pieces, ascending. Holes between them may serve the Pass, or be too small.
 using StartLayout = std::vector<std::pair<int64_t, int64_t>>;
 
 // How a core cuts its memory. As it stands: the CPU's.

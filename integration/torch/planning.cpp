@@ -40,7 +40,9 @@ StartLayout start_layout() {
     if (rounded > small) layout.emplace_back(reinterpret_cast<int64_t>(pointer), rounded);
   });
   std::sort(layout.begin(), layout.end());
-  for (auto it = layout.rbegin(); it != layout.rend(); ++it) it->first -= layout.front().first;
+  if (layout.empty()) return layout;
+  const auto page = static_cast<int64_t>(heap.page_bytes), first_page = layout.front().first / page * page;
+  for (auto& [offset, bytes] : layout) offset -= first_page;  // where in its page the first one lies stays true
   return layout;
 }
 

@@ -219,9 +219,8 @@ def two_streams(policy):
     side, main = torch.cuda.Stream(), torch.cuda.current_stream()
     if policy:
         reprise.auto_checkpoint(torch.nn.ModuleList([first, second]), None, policy=policy)
-    out = []
-    for step in range(3):
-        x = torch.full((128, 64), 0.1 * (step + 1), device="cuda")
+
+    def loss_of(x):  # its tensors are gone when it returns: what backward reads of them is made again
         y = first(x)
         side.wait_stream(main)
         with torch.cuda.stream(side):
@@ -229,7 +228,11 @@ def two_streams(policy):
         y.record_stream(side)
         main.wait_stream(side)
         z.record_stream(main)
-        (z * z).mean().backward()
+        return (z * z).mean()
+
+    out = []
+    for step in range(3):
+        loss_of(torch.full((128, 64), 0.1 * (step + 1), device="cuda")).backward()
         torch.cuda.synchronize()
         out += [p.grad.cpu().clone() for p in [*first.parameters(), *second.parameters()]]
     reprise.undo()
