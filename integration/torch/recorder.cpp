@@ -61,9 +61,9 @@ class Call {
 
   void run() {
     if (draws_random_ && !op_.opaque_reason) op_.generator = copy_generator(generator_);
-    const double began = now_seconds();
+    const double began = pass_.op_clock(op_);
     op_.handle.redispatchBoxed(op_.keys, stack_);
-    op_.forward_seconds = now_seconds() - began;
+    op_.forward_seconds = pass_.op_clock(op_) - began;
   }
 
   void after() {
@@ -289,6 +289,8 @@ class Call {
   bool makes_value_ = false;
   Garbage garbage_;  // destroyed last, with no mutex held
 };
+
+double Pass::op_clock(const Op& op) const { return options_.sample && op.settings->threads == 1 ? thread_cpu_seconds() : now_seconds(); }
 
 void Pass::run_and_record(const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   Call call(*this, op, facts, keys, stack);

@@ -209,12 +209,12 @@ class Replay {
     torch::jit::Stack stack;
     written_.clear();
     push_arguments(op, stack);
-    const double began = now_seconds();
+    const double began = pass_.op_clock(op);
     {
       SettingsScope as_recorded(*op.settings);
       op.handle.redispatchBoxed(op.keys, &stack);
     }
-    const double seconds = now_seconds() - began;
+    const double seconds = pass_.op_clock(op) - began;
     op.replay_seconds = op.replay_seconds > 0 ? std::min(op.replay_seconds, seconds) : seconds;
     counters.replayed++;
     collect(index, op, stack);
