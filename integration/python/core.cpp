@@ -6,9 +6,10 @@
 
 #include "integration/cpp/reprise.hpp"
 #include "integration/python/infeasible.hpp"
+#include "integration/python/ranks.hpp"
+#include "integration/python/wrapped.hpp"
 #include "integration/torch/controller.hpp"
 #include "integration/torch/cpu_allocator.hpp"
-#include "integration/python/ranks.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "policy/budget.hpp"
@@ -33,6 +34,7 @@ NB_MODULE(_core, m) {
     reprise::auto_checkpoint(storages, budget, options);
   });
   m.def("set_ranks_finder", &reprise::python::set_ranks_finder);
+  m.def("set_unwrapper", &reprise::python::set_unwrapper);
   m.def("undo", &reprise::undo);
   m.def("reset_peaks", &reprise::reset_peaks);
   m.def("report_text", &reprise::report);

@@ -80,6 +80,7 @@ class Controller {
   bool watching() const { return enabled() && !rest_.resting(); }
   void set_observer(AllocationObserver* observer) { rest_.set_observer(observer); }
   Config config() const;
+  int64_t parameter_bytes() const;  // of the parameters that enable() was given, on this rank
 
   std::shared_ptr<Pass> begin_pass();
   void choose(Pass& pass, uint64_t first_operator);   // called before the first Op runs; no mutex held
@@ -120,6 +121,7 @@ class Controller {
   Agreement agreement_;
   Config config_;
   std::unordered_map<c10::StorageImpl*, int32_t> regions_of_;
+  int64_t parameter_bytes_ = 0;
   std::vector<std::string> regions_{""};
   std::map<uint64_t, Known> known_;
   uint64_t generation_ = 0;  // of known_: counts enable() and disable()
