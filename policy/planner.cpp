@@ -29,7 +29,7 @@ struct Planner::State {
       : profile(std::move(p)), options(o), instance(profile, o.overhead_seconds), blocks(find_blocks(profile)), pricer(instance), bound(instance) {}
 
   struct Found {
-    Choice choice;
+    std::optional<Choice> choice;  // none: found by another Planner
     Plan plan;
     int64_t needs;  // bytes
   };
@@ -39,7 +39,7 @@ struct Planner::State {
   Plan priced(const Choice& choice, const std::string& scheme, int64_t limit) {
     Plan p = pricer.plan(choice, scheme, limit);
     if (p.limit_bytes > 0) p.limit_bytes = std::max(p.limit_bytes, p.predicted_live_bytes);  // the simulated core's cap: as tight as it can be held
-    if (options.simulate) p.predicted_reserved_bytes = simulate(p, profile).peak_reserved_bytes;
+    if (options.simulate) p.predicted_reserved_bytes = simulate(p, profile, {}, options.heap).peak_reserved_bytes;
     return p;
   }
 
@@ -49,8 +49,8 @@ struct Planner::State {
   }
 
   // Kept in order of bytes, seconds falling: what another needs no more bytes and no more seconds than is forgotten.
-  void remember(const Choice& choice, const Plan& p) {
-    const Found f{choice, p, needs(p)};
+  void remember(std::optional<Choice> choice, const Plan& p) {
+    const Found f{std::move(choice), p, needs(p)};
     for (const Found& k : found)
       if (k.needs <= f.needs && k.plan.added_seconds <= f.plan.added_seconds) return;
     std::erase_if(found, [&](const Found& k) { return k.needs >= f.needs && k.plan.added_seconds >= f.plan.added_seconds; });
@@ -70,17 +70,18 @@ struct Planner::State {
     std::vector<Choice> out;
     const auto above = std::find_if(found.begin(), found.end(), [&](const Found& f) { return f.needs > room; });
     const auto near = [&](const Found& f) { return std::abs(static_cast<double>(f.needs - room)) < 0.08 * static_cast<double>(room); };
-    if (above != found.begin()) out.push_back(std::prev(above)->choice);
+    const auto offer = [&](const Found& f) {
+      if (f.choice) out.push_back(*f.choice);
+    };
+    if (above != found.begin()) offer(*std::prev(above));
     close = above != found.begin() && near(*std::prev(above)) && above != found.end() && near(*above);
-    if (above != found.end()) out.push_back(above->choice);
+    if (above != found.end()) offer(*above);
     return out;
   }
 
   // Searches until the reserved bytes of the simulated core fit too; all that was looked at is remembered.
-  void look(int64_t room, std::vector<Choice> starts, double share, bool ask_bound = true) {
+  void look(int64_t room, std::vector<Choice> starts, double share) {
     int64_t target = room;
-    if (ask_bound)
-      for (Choice& c : bound.run(target, 0).choices) starts.push_back(std::move(c));
     for (int32_t attempt = 0; attempt < std::max(1, options.simulate_attempts) && target > 0; attempt++) {
       const reprise::Found f = search().run(target, starts, attempt == 0 ? share : share / 4);
       const Plan p = priced(f.choice, "auto", room);
@@ -103,7 +104,13 @@ struct Planner::State {
   bool least_known = false;
 };
 
-Planner::Planner(Profile profile, const PlannerOptions& options) : state_(std::make_unique<State>(std::move(profile), options)) {}
+Planner::Planner(Profile profile, const PlannerOptions& options, const Frontier& known) : state_(std::make_unique<State>(std::move(profile), options)) {
+  for (const Plan& p : known.plans) {
+    check_plan(p, state_->profile);
+    state_->remember(std::nullopt, p);
+  }
+  state_->asked = known.asked;
+}
 Planner::~Planner() = default;
 Planner::Planner(Planner&&) noexcept = default;
 Planner& Planner::operator=(Planner&&) noexcept = default;
@@ -121,6 +128,7 @@ Plan Planner::plan(int64_t limit) {
   if (std::find(s.asked.begin(), s.asked.end(), limit) == s.asked.end()) {
     bool close = false;
     std::vector<Choice> starts = s.neighbours(room, close);
+    for (Choice& c : s.bound.run(room, 0).choices) starts.push_back(std::move(c));
     s.look(room, std::move(starts), close ? 0.4 : 1.0);
     s.asked.push_back(limit);
   }
@@ -159,18 +167,31 @@ Frontier Planner::frontier(int32_t count) {
   for (int32_t k = count - 2; k >= 0; k--)
     limits.push_back(low + static_cast<int64_t>(static_cast<double>(high - low) * std::pow(static_cast<double>(k) / count, 1.5)));
   bool close = false;
-  for (int64_t l : limits) s.look(room_in(l), s.neighbours(room_in(l), close), 0.2);
-  for (size_t k = limits.size(); k-- > 0;) s.look(room_in(limits[k]), s.neighbours(room_in(limits[k]), close), 0.1, false);
+  for (int64_t l : limits) {
+    std::vector<Choice> starts = s.neighbours(room_in(l), close);
+    for (Choice& c : s.bound.run_next(room_in(l), 0).choices) starts.push_back(std::move(c));
+    s.look(room_in(l), std::move(starts), 0.12);
+  }
+  for (size_t k = limits.size(); k-- > 0;) s.look(room_in(limits[k]), s.neighbours(room_in(limits[k]), close), 0.06);
   Frontier out;
   out.trace_signature = s.profile.data().trace_signature;
-  for (int64_t l : limits) s.asked.push_back(l);
+  s.asked.insert(s.asked.end(), limits.begin(), limits.end());
+  out.asked = s.asked;
   for (const State::Found& f : s.found) {
     if (f.plan.added_seconds <= 0) continue;
     out.plans.push_back(f.plan);
     out.plans.back().limit_bytes = limit_for(f.needs);
-    out.plans.back().lower_bound_seconds = s.bound.run(limit_for(f.needs), f.plan.added_seconds).seconds;
+    out.plans.back().lower_bound_seconds = s.bound.at_least(limit_for(f.needs));
   }
   out.plans.push_back(std::move(none));
+  return out;
+}
+
+Frontier Planner::known() const {
+  Frontier out;
+  out.trace_signature = state_->profile.data().trace_signature;
+  for (const State::Found& f : state_->found) out.plans.push_back(f.plan);
+  out.asked = state_->asked;
   return out;
 }
 

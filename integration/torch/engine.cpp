@@ -102,7 +102,7 @@ void arm(ThreadState& t) {
 
 void disarm(ThreadState& t) {
   c10::impl::tls_set_dispatch_key_included(c10::DispatchKey::Fake, false);
-  t.armed = false;
+  t.armed = t.armed_midway = t.seen_since = false;
   t.pass.reset();
 }
 
@@ -116,13 +116,17 @@ bool hooks_allowed() {
 std::unique_ptr<SavedVariableHooks> our_hooks() {
   Controller& controller = Controller::get();
   if (!controller.watching() || !hooks_allowed() || current_task() >= 0) return nullptr;  // saved during backward: torch keeps it
+  if (is_capturing()) return nullptr;                                                     // R12: a graph is replayed by CUDA, not by us
   ThreadState& t = thread_state();
+  t.records = true;
   Pass* pass = t.pass.get();
   if (!pass || pass->finished || pass->backward_seen() || pass->abandoned()) {
     if (pass && !pass->finished) controller.finished(t.pass);
     t.pass = controller.begin_pass();
+    if (!t.armed) t.armed_midway = true;
     arm(t);
   }
+  if (t.seen_since) t.armed_midway = t.seen_since = false;
   return std::make_unique<Handle>(t.pass);
 }
 
@@ -139,12 +143,13 @@ void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
       return;
     }
   }
-  if (!pass) {
+  if (t.armed_midway) t.seen_since = true;
+  if (!pass || t.armed_midway) {
     op.redispatchBoxed(after, stack);
     return;
   }
   const OperatorFacts& facts = facts_of(op);
-  if (facts.only_views) {
+  if (facts.only_views || is_capturing()) {
     op.redispatchBoxed(after, stack);
     return;
   }
@@ -222,7 +227,10 @@ void enter_keep() { thread_state().keep_depth++; }
 void leave_keep() { thread_state().keep_depth--; }
 
 void trace_allocation(void* address, long long bytes) {
-  Pass* pass = thread_state().pass.get();
+  ThreadState& t = thread_state();
+  // A device thread of autograd records nothing itself: it works for the Pass that was begun last, while its caller waits.
+  if (!t.records && (!t.pass || t.pass->finished) && current_task() >= 0) t.pass = Controller::get().newest_pass();
+  Pass* pass = t.pass.get();
   if (!pass || pass->finished) return;
   pass->level_bytes += bytes;
   if (pass->level_bytes > pass->peak_bytes) pass->peak_bytes = pass->level_bytes;

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/controller.hpp"
 #include "policy/planner.hpp"
 #include "policy/simulate.hpp"
@@ -24,12 +25,14 @@ struct PlanResult {
 // Threads: one mutex; any thread may ask.
 class StepPlanner {
  public:
-  explicit StepPlanner(std::shared_ptr<const Profile> profile) : profile_(std::move(profile)), planner_(*profile_) {}
+  explicit StepPlanner(std::shared_ptr<const Profile> profile, const Frontier& known = {})
+      : profile_(std::move(profile)), heap_(heap_shape()), planner_(*profile_, {.search = {}, .heap = heap_}, known) {}
 
   PlanResult plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start);
   int64_t smallest_limit(const StartLayout& start);
   // Another rank's Plan for a step of the same structure, with the bytes that it needs here. Throws std::invalid_argument where it is none for this step.
   Plan adopted(Plan plan, int64_t limit_bytes, const StartLayout& start) const;
+  Frontier known();  // all Plans found so far
 
  private:
   Plan tried(Plan plan, int64_t limit_bytes, const StartLayout& start) const;
@@ -37,6 +40,7 @@ class StepPlanner {
 
   std::mutex mutex_;
   std::shared_ptr<const Profile> profile_;
+  HeapShape heap_;
   Planner planner_;
 };
 
@@ -50,6 +54,6 @@ inline bool wants_plan(const Known& known, const Config& config, int64_t start_l
 }
 // The smallest budget for this step and for the next, which begins with its gradients there. beside_bytes: live and rounding at the Pass's start.
 int64_t smallest_budget_for(const Known& known, int64_t beside_bytes, const StartLayout& start);
-StartLayout start_layout();  // of torch's CPU allocator, now
+StartLayout start_layout();  // of the budgeted core, now
 
 }  // namespace reprise::engine

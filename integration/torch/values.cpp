@@ -1,4 +1,9 @@
 // Values: who holds which content, what a write does to it (R7), and what was written where nobody could see it (R11).
+#include <ATen/ATen.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include <algorithm>
 #include <cstring>
 
 #include "integration/torch/engine_internal.hpp"
@@ -26,8 +31,23 @@ bool Caught::has(uint64_t place) const {
   return places_.count(place) != 0;
 }
 
+std::vector<uint64_t> Caught::places() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<uint64_t> out(places_.begin(), places_.end());
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+// Waits for the device: for REPRISE_VERIFY only.
+static c10::Storage copied_to_host(const c10::Storage& storage) {
+  c10::impl::ExcludeDispatchKeyGuard no_recording(c10::DispatchKey::Fake);
+  at::AutoDispatchBelowADInplaceOrView below;
+  return bytes_of(storage).to(at::kCPU).storage();
+}
+
 uint64_t fingerprint_of(const c10::Storage& storage) {
   // Four independent multiply-fold lanes over 32 bytes a turn: about memory speed. Not cryptographic: it guards against accidents.
+  if (!storage.device().is_cpu()) return fingerprint_of(copied_to_host(storage));
   const auto* p = static_cast<const unsigned char*>(storage.data());
   const size_t bytes = p ? storage.nbytes() : 0;
   uint64_t lane[4] = {0x9e3779b97f4a7c15ull, 0xbf58476d1ce4e5b9ull, 0x94d049bb133111ebull, 0x2545f4914f6cdd1dull};
@@ -69,6 +89,7 @@ int32_t Pass::new_value(const at::Tensor& tensor, int32_t producer) {
   Value v;
   v.producer = producer;
   v.bytes = static_cast<int64_t>(storage.nbytes());
+  v.item_bytes = static_cast<int32_t>(tensor.itemsize());
   v.storage = storage.getWeakStorageImpl();
   v.group = group_;
   const auto id = static_cast<int32_t>(values_.size());
@@ -83,7 +104,7 @@ int32_t Pass::new_value(const at::Tensor& tensor, int32_t producer) {
 // Between these marks an allocation is ours and not the program's.
 c10::Storage Pass::private_copy(int32_t id, const c10::Storage& storage) {
   note(Mark::kReplayBegin, id);
-  c10::Storage copy = clone_storage(storage, c10::kCPU);
+  c10::Storage copy = clone_storage(storage);
   note(Mark::kReplayEnd, id);
   return copy;
 }
@@ -141,12 +162,14 @@ void Pass::let_go(Value& v, Garbage& garbage) {
   v.held = c10::Storage();
   v.held_is_private = false;
   v.memo_task = -1;
+  v.ready.reset();
 }
 
 void Pass::let_go_if_unneeded(int32_t id, Garbage& garbage) {
   Value& v = values_[size_t(id)];
   if (v.handles > 0 || v.reads_left > 0 || v.in_use || v.producer == kNoOp) return;
-  let_go(v, garbage);
+  if (v.unpacks_left == 0 || is_packed(id)) let_go(v, garbage);
+  if (v.unpacks_left == 0 && is_packed(id)) garbage.push_back(std::move(v.packed->content)), v.packed->content = c10::Storage();
 }
 
 std::optional<c10::Storage> Pass::available(int32_t id) const {
@@ -289,6 +312,8 @@ void Pass::follow(size_t index) {
   auto apply = [&](int32_t id) {
     if (id < 0 || size_t(id) >= plan->keep.size()) return;
     values_[size_t(id)].reads_left = plan->reads[size_t(id)];
+    values_[size_t(id)].unpacks_left = plan->unpacks[size_t(id)];
+    if (plan->pack[size_t(id)] != Packing::kNone) pack_value(id, plan->pack[size_t(id)], garbage);
     if (plan->keep[size_t(id)] && !values_[size_t(id)].uninitialised) hold(id, garbage);
   };
   for (int32_t v : op.made) apply(v);
@@ -317,7 +342,10 @@ std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> 
   auto f = std::make_shared<Following>();
   f->keep.assign(size_t(plan.value_count), 0);
   f->drop.assign(size_t(plan.value_count), 0);
+  f->pack.assign(size_t(plan.value_count), Packing::kNone);
   f->reads.assign(size_t(plan.value_count), 0);
+  f->unpacks.assign(size_t(plan.value_count), 0);
+  for (const PackedValue& p : plan.pack) f->pack[size_t(p.value)] = p.form, f->drop[size_t(p.value)] = 1;
   for (int32_t v : plan.keep) f->keep[size_t(v)] = 1;
   for (size_t g = 0; g < plan.groups.size(); g++) {
     f->groups[plan.groups[g].trigger].push_back(static_cast<int32_t>(g));
@@ -327,6 +355,8 @@ std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> 
       f->retained_by.emplace(v, static_cast<int32_t>(g));
     }
     for (int32_t s : plan.groups[g].sources) f->reads[size_t(s)]++;
+    for (int32_t u : plan.groups[g].unpack)
+      if (u != plan.groups[g].trigger) f->unpacks[size_t(u)]++;
   }
   f->plan = std::move(plan);
   f->match = std::move(match);
@@ -340,6 +370,8 @@ std::string Pass::check_invariants() const {
     const Value& v = values_[i];
     handles += v.handles;
     if (v.handles < 0) return "E4: Value " + std::to_string(i) + " has " + std::to_string(v.handles) + " handles";
+    if (is_packed(int32_t(i)) && (finished || v.packed->form.bytes != v.bytes))
+      return "E7: Value " + std::to_string(i) + " has a packed form that is not its own";
     if (v.held && !v.held_is_private && v.next >= 0)
       return "E1: Value " + std::to_string(i) + " holds a storage that Value " + std::to_string(v.next) + " overwrote";
   }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <stdexcept>
 
 #include "policy/schemes.hpp"
 #include "policy/simulate.hpp"
@@ -104,6 +105,31 @@ TEST(Planner, TheSmallestLimitIsOneThatIsAnswered) {
   }
 }
 
+// 20 limits on five models, in any order: what is answered at the end never gets slower with more bytes, and what is asked upwards never at all.
+TEST(Planner, SweepsHaveNoInversions) {
+  PlannerOptions o = quick();
+  o.search.prices = 600;
+  const std::vector<Trace> models = {testing::transformer(6, 4096), testing::with_packing(testing::transformer(4, 4096), 4), testing::chain(24, 4096),
+                                     testing::tight_graph(3, 60), testing::with_packing(testing::tight_graph(8, 60), 8)};
+  for (size_t m = 0; m < models.size(); m++) {
+    const Profile profile = Profile::from_trace(models[m]);
+    Planner planner(profile, o), upwards(profile, o);
+    const int64_t low = planner.smallest_limit(), high = planner.scheme("none").predicted_live_bytes;
+    const auto limit = [&](int64_t k) { return low + (high - low) * k / 20; };
+    int found = 0;
+    for (int64_t k = 0; k < 20; k++) planner.plan(limit(7 * k % 20));
+    double before = 1e300, before_upwards = 1e300;
+    for (int64_t k = 0; k < 20; k++) {
+      const double seconds = planner.plan(limit(k)).added_seconds, first = upwards.plan(std::max(limit(k), upwards.smallest_limit())).added_seconds;
+      EXPECT_LE(seconds, before) << "model " << m << ", limit " << k << " of 20";
+      EXPECT_LE(first, before_upwards) << "model " << m << ", limit " << k << " of 20, upwards";
+      found += seconds < before;
+      before = seconds, before_upwards = first;
+    }
+    EXPECT_GE(found, 8) << "model " << m << ": the limits say nothing";
+  }
+}
+
 TEST(Frontier, ServesLaterLimits) {
   const Profile profile = Profile::from_trace(testing::transformer(6, 1 << 18));
   PlannerOptions o;
@@ -116,6 +142,22 @@ TEST(Frontier, ServesLaterLimits) {
       EXPECT_LE(planner.plan(p.limit_bytes).added_seconds, p.added_seconds);
     }
   }
+}
+
+TEST(Frontier, AnotherPlannerGoesOnFromIt) {
+  const Profile profile = Profile::from_trace(testing::with_packing(testing::transformer(6, 1 << 18), 2));
+  PlannerOptions o;
+  o.search.prices = 4000;
+  Planner first(profile, o);
+  const int64_t limit = first.scheme("none").predicted_live_bytes / 2;
+  const Plan found = first.plan(limit);
+  const Frontier known = Frontier::from_json(first.known().to_json());
+  PlannerOptions none = o;
+  none.search.prices = 1;  // a search of its own would find nothing like it
+  EXPECT_EQ(Planner(profile, none, known).plan(limit).to_json(), found.to_json());
+  EXPECT_NE(Planner(profile, none).plan(limit).to_json(), found.to_json());
+  EXPECT_LE(Planner(profile, o, known).plan(limit + limit / 50).added_seconds, found.added_seconds);  // A2
+  EXPECT_THROW(Planner(Profile::from_trace(testing::transformer(5, 1 << 18)), o, known), std::invalid_argument);
 }
 
 TEST(Frontier, IsMonotoneAndRoundTrips) {
