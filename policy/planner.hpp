@@ -75,6 +75,13 @@ Plan plan_scheme(const Profile& profile, const std::string& scheme, int64_t limi
 Frontier frontier(const Profile& profile, int32_t count = 20, const PlannerOptions& options = {});
 int64_t smallest_limit(const Profile& profile, const PlannerOptions& options = {});
 
+// Seconds that the Plan adds by this Profile, which may be a later look at the step that it was made for.
+double added_seconds(const Plan& plan, const Profile& profile, double overhead_seconds = PlannerOptions{}.overhead_seconds);
+
+// Whether `found` adds so much less than `last` would that a change is worth it: Plans do not flap with the noise of seconds. True where `last` is no Plan for
+// this Profile.
+bool worth_changing(const Plan& last, const Plan& found, const Profile& profile);
+
 // P1 … P6 including P3, which needs the Profile: what a Group reads is made earlier in it or unpacked, a source, or outside. Throws std::invalid_argument.
 void check_plan(const Plan& plan, const Profile& profile);
 

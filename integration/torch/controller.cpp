@@ -187,6 +187,7 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
   options.trace = known.learning;
   if (can_be_planned(known, config) && !alone) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
+  options.sample = options.trace || (!agreement_.ranks() && wants_seconds(config, known));
   // Nobody has seen this step yet, or it is to be refused as soon as ranks speak: it is measured to its end.
   const bool unseen = known.learning || known.derived || known.raise;
   const bool has_file = config.budget_bytes > 0 && budget_is_on_cpu();  // a GPU's kernels cannot work in a file

@@ -107,6 +107,8 @@ class Controller {
   void learn(const std::shared_ptr<Pass>& pass, Known& known);
   void heed_miss(const Pass& pass, Known& known) const;
   void heed_refusals(const Pass& pass, Known& known);
+  void heed_seconds(const Pass& pass, Known& known);
+  static bool wants_seconds(const Config& config, const Known& known);
   bool all_fits(const Pass& pass) const;
   void measured(const std::shared_ptr<Pass>& pass, Known& known) const;
   void settle(const std::shared_ptr<Pass>& pass, Known& known);

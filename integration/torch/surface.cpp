@@ -153,7 +153,6 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   if (bytes > 0 && bytes < live)
     throw std::invalid_argument("argument budget: " + exact_bytes(bytes) + " is less than the " + exact_bytes(live) + " that are live already");
   install();
-  if (parameters.empty()) std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
   engine::Config config;
   config.budget_bytes = bytes;
   config.policy = scheme.name();
@@ -167,6 +166,7 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   if (!set_budget(bytes > 0 ? std::size_t(bytes) : kNoCap))
     throw std::invalid_argument("argument budget: " + exact_bytes(bytes) + " cannot be made the cap: " +
                                 exact_bytes(int64_t(budgeted_core().statistics().reserved_bytes)) + " are reserved by live tensors");
+  if (parameters.empty()) std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
   Controller::get().enable(std::move(config), named);
   engine::arm_this_thread();
 }

@@ -130,6 +130,24 @@ TEST(Planner, SweepsHaveNoInversions) {
   }
 }
 
+TEST(Planner, APlanThatIsHardlyBetterIsNotWorthAChange) {
+  const Profile profile = Profile::from_trace(testing::transformer(6, 4096));
+  const Plan last = plan(profile, scheme_plan(profile, "none").predicted_live_bytes / 2, quick());
+  ASSERT_GT(last.added_seconds, 0);
+  EXPECT_NEAR(added_seconds(last, profile), last.added_seconds, 1e-9);
+  Plan found = last;
+  found.added_seconds = 0.98 * last.added_seconds;
+  EXPECT_FALSE(worth_changing(last, found, profile));
+  found.added_seconds = 0.96 * last.added_seconds;
+  EXPECT_TRUE(worth_changing(last, found, profile));
+  PassSeconds slower{std::vector<double>(profile.ops().size()),
+                     std::vector<double>(profile.ops().size())};  // what it makes again takes twice as long after all
+  for (size_t o = 0; o < profile.ops().size(); o++) slower.replay[o] = 2 * profile.ops()[o].forward_seconds;
+  found.added_seconds = last.added_seconds;
+  EXPECT_TRUE(worth_changing(last, found, refine(profile, slower)));
+  EXPECT_TRUE(worth_changing(last, found, Profile::from_trace(testing::transformer(5, 4096))));
+}
+
 TEST(Frontier, ServesLaterLimits) {
   const Profile profile = Profile::from_trace(testing::transformer(6, 1 << 18));
   PlannerOptions o;
