@@ -24,6 +24,16 @@ def test_a_rank_raises(two, repeat):
     assert isinstance(answers[0], Failure) and answers[0].text
 
 
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_a_rank_is_infeasible(two, engine, repeat):
+    """All ranks raise the same error; it names the rank, and the budget that would do."""
+    answers = two.run(faults.infeasible, engine, group_seconds=GROUP_SECONDS)
+    assert [answer.kind for answer in answers] == ["Infeasible", "Infeasible"], [getattr(a, "trace", a) for a in answers]
+    assert answers[0].text == answers[1].text
+    assert answers[0].text.startswith(f"rank {faults.FAILING} of 2 cannot train within its budget: ")
+    assert answers[0].smallest_budget == answers[1].smallest_budget > 0
+
+
 def test_a_rank_does_not_come(two, repeat):
     answers = two.run(faults.absent, 10, group_seconds=10)
     assert answers[faults.FAILING] is None

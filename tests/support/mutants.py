@@ -59,6 +59,8 @@ MUTANTS = [
            "  if (graph_kept)\n", "  if (graph_kept && task < 0)\n", (RULES, "-k", "r8")),
     Mutant("R9", "the budget is no cap", "integration/torch/surface.cpp",
            "if (!set_budget(bytes > 0 ? std::size_t(bytes) : kNoCap))", "if (!set_budget(kNoCap))", (RULES, "-k", "r9")),
+    Mutant("R9", "a rank refuses its budget alone", "integration/torch/controller.cpp", "  if (agreement_.ranks()) return;", "  if (!enabled()) return;",
+           ("tests/distributed/test_faults.py", "-k", "infeasible")),
     Mutant("R10", "undo leaves the cap in place", "integration/torch/surface.cpp",
            "  Controller::get().disable();\n  set_budget(kNoCap);", "  Controller::get().disable();", (RULES, "-k", "r10")),
     Mutant("R10", "the engine never rests", "integration/torch/rest.cpp", "if (++fitting_ < kPassesBefore", "if (++fitting_ > 0", (RULES, "-k", "r10")),
