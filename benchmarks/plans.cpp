@@ -1,4 +1,4 @@
-// What benchmarks/plans.py prints, without torch: reprise_plans FOLDER SHARE… reads the Profiles recorded there, plans for each share of plain's
+// What benchmarks/plans.py prints, without torch: reprise_plans [--no-packing] FOLDER SHARE… reads the Profiles recorded there, plans for each share of plain's
 // activation bytes and for the smallest limit, each alone ("plan") and after a Frontier ("after"), and prints one JSON object a line.
 #include <algorithm>
 #include <cstdio>
@@ -33,13 +33,15 @@ double median(std::vector<double> x) {
 }
 
 // Equal Ops (one signature) share the median of their CPU seconds, so that noise decides nothing between equal Blocks.
-Profile recorded(const fs::path& folder) {
+Profile recorded(const fs::path& folder, bool packing) {
   ProfileData data = Profile::from_json(read(folder / "profile.json")).data();
   const auto passes = nlohmann::json::parse(read(folder / "seconds.json")).at("operator_seconds").get<std::vector<std::vector<double>>>();
   std::map<uint64_t, std::vector<double>> seen;
   for (size_t o = 0; o < data.ops.size(); o++)
     for (const auto& pass : passes) seen[data.ops[o].signature].push_back(pass.at(o));
   for (ProfileOp& o : data.ops) o.forward_seconds = median(seen[o.signature]), o.replay_seconds = 0;
+  if (!packing)
+    for (ProfileValue& v : data.values) v.packed = {};
   return Profile(std::move(data));
 }
 
@@ -64,11 +66,13 @@ nlohmann::json answer(const char* name, double began, const std::function<Plan()
 }
 
 int run(int count, char** arguments) {
+  const bool packing = count < 2 || std::string(arguments[1]) != "--no-packing";
+  if (!packing) count--, arguments++;
   if (count < 3) {
-    std::fprintf(stderr, "usage: reprise_plans FOLDER SHARE...\n");
+    std::fprintf(stderr, "usage: reprise_plans [--no-packing] FOLDER SHARE...\n");
     return 2;
   }
-  const Profile profile = recorded(arguments[1]);
+  const Profile profile = recorded(arguments[1], packing);
   const int64_t plain = scheme_plan(profile, "none").predicted_live_bytes;
   double forward = 0;
   for (const ProfileOp& o : profile.ops()) forward += o.forward_seconds;

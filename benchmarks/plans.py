@@ -1,6 +1,6 @@
 """What the planner promises: peak, added seconds, proven bound and planning time per budget, on steps recorded from real models.
 
-usage: ./dev bench plans [--models NAME…] [--budgets SHARE…] [--freed] [--again] [--json FILE]
+usage: ./dev bench plans [--models NAME…] [--budgets SHARE…] [--freed] [--no-packing] [--again] [--json FILE]
 Each model is recorded once, in a process of its own (out/plans/NAME); after that nothing here needs torch: reprise_plans reads the Profiles, plans and prints.
 Shares are of plain's activation bytes; added time is in per cent of the plain step. Peers: the least added time of any correct peer at no more bytes."""
 
@@ -13,11 +13,11 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-MODELS = ("gpt", "gpt_drop", "llama", "bert", "vit", "resnet50", "unet", "chain")
+MODELS = ("gpt", "gpt_drop", "llama", "bert", "bert_drop", "vit", "resnet50", "unet", "chain")
 BUDGETS = (0.75, 0.5, 0.35, 0.25, 0.15)
 PASSES = 7      # measured for the operators' seconds; the median of equal operators counts
 # Least added time (per cent of a step) of any correct peer at 75, 50, 35 and 25 % of plain's bytes; gradients resident.
-PEERS = {"gpt": (7.9, 12.8, 16.5, 16.5), "gpt_drop": (26.5, 27.9, 32.7, 40.6), "llama": (12.0, 14.2, 18.6, 21.2), "bert": (9.9, 11.3, 18.8, None),
+PEERS = {"gpt": (7.9, 12.8, 16.5, 16.5), "gpt_drop": (26.5, 27.9, 32.7, 40.6), "llama": (12.0, 14.2, 18.6, 21.2), "bert": (9.9, 11.3, 18.8, None), "bert_drop": (None, None, None, None),
          "vit": (9.3, 13.3, None, None), "resnet50": (9.3, 26.1, 26.1, None), "unet": (4.1, None, None, None), "chain": (15.6, 22.9, 22.9, 54.1)}
 
 
@@ -106,10 +106,10 @@ def recorded(name, freed, again):
     return folder
 
 
-def plans(folder, budgets):
+def plans(folder, budgets, packing=True):
     """Rows that reprise_plans prints, one a budget; the last is the smallest limit."""
     tool = pathlib.Path(os.environ.get("REPRISE_BUILD", ROOT / "build")) / "policy" / "reprise_plans"
-    run = subprocess.run([tool, folder, *(str(b) for b in budgets)], stdout=subprocess.PIPE, text=True, check=True)
+    run = subprocess.run([tool, *([] if packing else ["--no-packing"]), folder, *(str(b) for b in budgets)], stdout=subprocess.PIPE, text=True, check=True)
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
@@ -140,6 +140,7 @@ def main():
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS)
     parser.add_argument("--freed", action="store_true", help="gradients freed between steps instead of resident")
+    parser.add_argument("--no-packing", action="store_true", help="as if no Value had a packed form")
     parser.add_argument("--again", action="store_true", help="record anew")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--record", help=argparse.SUPPRESS)
@@ -151,7 +152,7 @@ def main():
     for name in args.models:
         folder = recorded(name, args.freed, args.again)
         seconds = json.loads((folder / "seconds.json").read_text(encoding="utf-8"))["step_seconds"]
-        out[name] = {"step_seconds": seconds, "rows": plans(folder, args.budgets)}
+        out[name] = {"step_seconds": seconds, "rows": plans(folder, args.budgets, not args.no_packing)}
         show(name, out[name]["rows"], seconds)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(out, indent=1), encoding="utf-8")

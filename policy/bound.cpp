@@ -45,9 +45,10 @@ void Bound::fix_levels() {
 int32_t Bound::worst_cell() const {
   std::vector<int64_t> change(at(in_.time.cells) + 1);
   for (int32_t v = 0; v < in_.values(); v++) {
-    if (in_.must_keep[at(v)] || !in_.saved[at(v)] || !(moments_.empty() || kept_[at(v)])) continue;
+    if (in_.must_keep[at(v)] || !in_.saved[at(v)] || !(moments_.empty() || held_[at(v)] != kNot)) continue;
+    const int64_t bytes = !moments_.empty() && held_[at(v)] == kPacked ? in_.packed_bytes[at(v)] : in_.bytes[at(v)];
     const int32_t from = in_.time.gone[at(v)], to = std::min(first_unpack_[at(v)], in_.time.last_release[at(v)]);
-    if (from < to) change[at(from)] += in_.bytes[at(v)], change[at(to)] -= in_.bytes[at(v)];
+    if (from < to) change[at(from)] += bytes, change[at(to)] -= bytes;
   }
   int32_t worst = 0;
   int64_t live = 0, most = INT64_MIN;
@@ -79,7 +80,7 @@ void Bound::build() {
   }
   for (int32_t m = 0; m < count; m++) build_moment(m);
   level_.assign(moments_.size(), 0);
-  kept_.assign(at(in_.values()), 0);
+  held_.assign(at(in_.values()), kNot);
 }
 
 void Bound::build_moment(int32_t m) {
@@ -91,9 +92,21 @@ void Bound::build_moment(int32_t m) {
   for (int32_t v = 0; v < in_.values(); v++) {
     if (!is_charged(v, cell)) continue;
     if (cell < first_unpack_[at(v)] && first_unpack_[at(v)] < in_.time.cells) cut_.edge(kSource, needed(v), MinCut::kInfinite);
-    holds_.push_back({v, m, cut_.edge(needed(v), needed(v) + 1, 0), needed(v)});
+    holds_.push_back({v, m, cut_.edge(needed(v), needed(v) + 1, 0), needed(v), false});
     for (int32_t k = in_.maker_at[at(v)]; k < in_.maker_at[at(v) + 1]; k++) cut_.edge(needed(v) + 1, first + in_.maker[at(k)], MinCut::kInfinite);
   }
+}
+
+int64_t Bound::price_hold(Hold& h) const {
+  const auto bytes = [&](int64_t n) { return static_cast<double>(n) * price_[at(h.moment)]; };
+  double seconds = bytes(in_.bytes[at(h.value)]);
+  h.packed = false;
+  if (in_.packed_bytes[at(h.value)] > 0) {
+    const double again = in_.pack_seconds[at(h.value)] + in_.unpack_seconds[at(h.value)] + in_.overhead_seconds;
+    const double packed = bytes(in_.packed_bytes[at(h.value)]) + again / static_cast<double>(moments_.size());
+    if (packed < seconds) seconds = packed, h.packed = true;
+  }
+  return static_cast<int64_t>(std::min(scale_ * seconds, 0x1p52));
 }
 
 double Bound::evaluate(int64_t limit) {
@@ -102,14 +115,13 @@ double Bound::evaluate(int64_t limit) {
     level_[m] = fixed_[at(moments_[m])];
     constant += price_[m] * static_cast<double>(level_[m] - limit);
   }
-  for (const Hold& h : holds_)
-    cut_.set_capacity(h.edge, static_cast<int64_t>(std::min(scale_ * static_cast<double>(in_.bytes[at(h.value)]) * price_[at(h.moment)], 0x1p52)));
+  for (Hold& h : holds_) cut_.set_capacity(h.edge, price_hold(h));
   const auto flow = static_cast<double>(cut_.solve(kSource, kSink));
-  std::fill(kept_.begin(), kept_.end(), 0);
+  std::fill(held_.begin(), held_.end(), kNot);
   for (const Hold& h : holds_) {
     if (!cut_.source_side(h.needed) || cut_.source_side(h.needed + 1)) continue;
-    level_[at(h.moment)] += in_.bytes[at(h.value)];
-    if (h.moment == 0 || !is_charged(h.value, moments_[at(h.moment) - 1])) kept_[at(h.value)] = 1;
+    level_[at(h.moment)] += h.packed ? in_.packed_bytes[at(h.value)] : in_.bytes[at(h.value)];
+    if (h.moment == 0 || !is_charged(h.value, moments_[at(h.moment) - 1])) held_[at(h.value)] = h.packed ? kPacked : kKept;
   }
   return flow / scale_ + constant;
 }
@@ -120,7 +132,8 @@ void Bound::note(double value, int64_t limit, Answer& answer) {
   if (std::abs(static_cast<double>(peak - limit)) > 0.15 * static_cast<double>(limit)) return;
   Choice c(in_);
   for (int32_t v = 0; v < in_.values(); v++) {
-    c.keep[at(v)] |= kept_[at(v)];
+    c.keep[at(v)] |= held_[at(v)] == kKept;
+    c.pack[at(v)] = held_[at(v)] != kNot && in_.packed_bytes[at(v)] > 0;  // should the search not keep it after all
     c.memo[at(v)] = in_.saved[at(v)];
   }
   if (std::find(answer.choices.begin(), answer.choices.end(), c) == answer.choices.end()) answer.choices.push_back(std::move(c));
@@ -185,7 +198,8 @@ std::vector<Bound::Trade> Bound::trades(int32_t count) {
   for (int32_t k = 0; k < count; k++) {
     price_[0] = 0.5 * low * std::pow(8 * high / low, static_cast<double>(k) / std::max(1, count - 1));
     evaluate(0);
-    Trade t{kept_, std::vector<uint8_t>(at(in_.ops()))};
+    Trade t{std::vector<uint8_t>(at(in_.values())), std::vector<uint8_t>(at(in_.ops()))};
+    for (int32_t v = 0; v < in_.values(); v++) t.keep[at(v)] = held_[at(v)] == kKept;
     for (int32_t o = 0; o < in_.ops(); o++) t.again[at(o)] = cut_.source_side(2 + o);
     if (out.empty() || out.back().keep != t.keep) out.push_back(std::move(t));
   }

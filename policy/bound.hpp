@@ -1,6 +1,7 @@
 // Bound: added seconds that no schedule within a limit can stay under, by Lagrangian relaxation; each evaluation is a minimum cut.
 //
 // Words: a moment is a cell at which the limit is looked at; y(o, m): Op o runs again at some time after moment m; n(v, m): Value v is needed after m.
+// What has a packed form may be held in it at a moment, for its fewer bytes and an equal part of its packing and unpacking seconds a moment.
 // Relaxed: the limit holds at the moments only, weighted by prices λ(m) >= 0 of a byte; an Op is charged once however often it runs again; what a Group
 // holds in passing is not counted. For any prices
 //   L(λ) = Σ_m λ(m) (fixed(m) - limit) + min Σ_o seconds(o) y(o, first moment) + Σ_m λ(m) Σ_v bytes(v) [n(v, m) and some maker of v has y = 0 at m]
@@ -26,7 +27,7 @@ class Bound {
     std::vector<Choice> choices;  // what the cuts near the limit kept: good places to begin a search
   };
 
-  // What is kept and what runs again at `count` prices of a byte at all-kept's peak, from cheap to dear: how each stretch of the graph trades bytes for seconds.
+  // What is kept (a packed form is not kept) and what runs again at `count` prices of a byte at all-kept's peak, from cheap to dear: how each stretch of the graph trades bytes for seconds.
   struct Trade {
     std::vector<uint8_t> keep, again;
   };  // per Value, per Op
@@ -39,7 +40,9 @@ class Bound {
   static constexpr int32_t kSource = 0, kSink = 1;
   struct Hold {
     int32_t value, moment, edge, needed;
+    bool packed;  // the cheaper of the two at the prices set last
   };
+  enum Held : uint8_t { kNot, kKept, kPacked };
 
   void find_first_unpacks();
   void fix_levels();
@@ -48,6 +51,7 @@ class Bound {
   void build();
   void build_moment(int32_t moment);
   bool is_charged(int32_t value, int32_t cell) const;  // to have it there costs bytes that not every schedule has
+  int64_t price_hold(Hold& hold) const;                // capacity of its edge
   double evaluate(int64_t limit_bytes);                // L(price_); fills kept_ and level_
   double climb(int64_t limit_bytes, double target_seconds, int32_t cuts, Answer& answer);
   void raise_alone(int32_t moment, int64_t limit_bytes, Answer& answer);
@@ -63,7 +67,7 @@ class Bound {
   double scale_ = 1;            // capacities per second
   std::vector<double> price_;   // per moment: seconds a byte
   std::vector<int64_t> level_;  // per moment, of the last cut
-  std::vector<uint8_t> kept_;   // per Value, of the last cut
+  std::vector<Held> held_;      // per Value, of the last cut
 };
 
 }  // namespace reprise

@@ -21,7 +21,13 @@ class Execution {
     }
     for (int32_t k : plan.keep)
       if (auto it = dense_.find(k); it != dense_.end()) state_[at(it->second)].kept = true;
+    for (const PackedValue& k : plan.pack) {
+      const int32_t v = dense(k.value);
+      state_[at(v)].pack = true;
+      packed_by_[p_.values()[at(v)].makers.back()].push_back(v);
+    }
     for (size_t g = 0; g < plan.groups.size(); g++) {
+      for (int32_t u : plan.groups[g].unpack) state_[at(dense(u))].unpackers++;
       by_trigger_[dense(plan.groups[g].trigger)].push_back(g);
       for (int32_t s : plan.groups[g].sources) state_[at(dense(s))].readers++;
     }
@@ -38,9 +44,10 @@ class Execution {
  private:
   struct State {
     bool saved = false;  // not released so far
-    bool kept = false, program = false, there = false, retained = false;
-    int32_t readers = 0;  // Groups to come that read it
+    bool kept = false, program = false, there = false, retained = false, pack = false;
+    int32_t readers = 0, unpackers = 0;  // Groups to come that read it, that unpack it
     void* pointer = nullptr;
+    void* packed = nullptr;
   };
 
   int32_t dense(int32_t trace_value) const {
@@ -86,6 +93,13 @@ class Execution {
     give(s.pointer, bytes(v));
   }
 
+  void maybe_drop_packed(int32_t v) {
+    State& s = state_[at(v)];
+    if (!s.pack || s.saved || s.readers > 0 || s.unpackers > 0) return;
+    s.pack = false;
+    give(s.packed, p_.values()[at(v)].packed.bytes);
+  }
+
   void step(const Step& s) {
     State* v = s.kind >= StepKind::kMake && s.kind <= StepKind::kRelease ? &state_[at(s.id)] : nullptr;
     switch (s.kind) {
@@ -96,9 +110,15 @@ class Execution {
         v->there = v->program = true;
         return;
       case StepKind::kGone: v->program = false; return maybe_drop(s.id);
-      case StepKind::kRelease: v->saved = false; return maybe_drop(s.id);
+      case StepKind::kRelease:
+        v->saved = false;
+        maybe_drop(s.id);
+        return maybe_drop_packed(s.id);
       case StepKind::kUnpack:
         if (!v->there) replay(s.id);
+        return;
+      case StepKind::kOpEnd:
+        for (int32_t k : packed_by_[s.id]) state_[at(k)].packed = take(p_.values()[at(k)].packed.bytes);
         return;
       default: return;
     }
@@ -117,6 +137,9 @@ class Execution {
       sources.insert(dense(r));
       if (!state_[at(dense(r))].there) throw std::invalid_argument("simulate: source " + std::to_string(r) + " is not there");
     }
+    unpack_.clear();
+    for (int32_t r : g.unpack) unpack_.insert(dense(r));
+    if (unpack_.count(trigger)) restore(trigger);
     uses_.clear();
     for (int32_t o : g.ops)
       for (int32_t r : p_.ops()[at(o)].reads) uses_[r]++;
@@ -124,11 +147,24 @@ class Execution {
     for (int32_t r : g.sources) {
       state_[at(dense(r))].readers--;
       maybe_drop(dense(r));
+      maybe_drop_packed(dense(r));
     }
+    for (int32_t r : unpack_) {
+      state_[at(r)].unpackers--;
+      maybe_drop_packed(r);
+    }
+  }
+
+  void restore(int32_t v) {
+    state_[at(v)].pointer = take(bytes(v));
+    state_[at(v)].there = true;
+    state_[at(v)].retained = retain_.count(v) > 0;
   }
 
   void run_op(int32_t o, const std::unordered_set<int32_t>& ops, const std::unordered_set<int32_t>& sources) {
     counts_.replayed_ops++;
+    for (int32_t r : p_.ops()[at(o)].reads)
+      if (unpack_.count(r) && !state_[at(r)].there) restore(r), fresh_.insert(r);
     std::map<int32_t, void*> temporary;                 // by buffer
     std::vector<std::pair<void*, int64_t>> by_product;  // outputs nobody waits for
     for (const Step& s : op_steps_[at(o)]) {
@@ -139,7 +175,7 @@ class Execution {
       const auto& makers = p_.values()[at(s.id)].makers;
       const bool whole = !makers.empty() && std::all_of(makers.begin(), makers.end(), [&](int32_t m) { return ops.count(m) > 0; });
       void* pointer = take(bytes(s.id));
-      if (v.there || sources.count(s.id) || !whole) by_product.push_back({pointer, bytes(s.id)});
+      if (v.there || sources.count(s.id) || unpack_.count(s.id) || !whole) by_product.push_back({pointer, bytes(s.id)});
       else v.pointer = pointer, v.there = true, v.retained = retain_.count(s.id) > 0, fresh_.insert(s.id);
     }
     for (auto [b, pointer] : temporary) give(pointer, p_.data().buffers[at(b)]);
@@ -167,8 +203,9 @@ class Execution {
   std::vector<void*> buffers_;
   std::unordered_map<int32_t, int32_t> dense_, uses_;
   std::unordered_map<int32_t, std::vector<size_t>> by_trigger_;
+  std::unordered_map<int32_t, std::vector<int32_t>> packed_by_;  // Op -> Values packed after it
   std::vector<std::vector<Step>> op_steps_;
-  std::unordered_set<int32_t> retain_, fresh_;
+  std::unordered_set<int32_t> retain_, unpack_, fresh_;
   int64_t live_ = 0;
 };
 

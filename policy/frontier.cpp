@@ -22,16 +22,17 @@ int64_t Frontier::smallest_limit_bytes() const { return plans.empty() ? 0 : std:
 std::string Frontier::to_json() const {
   nlohmann::json list = nlohmann::json::array();
   for (const Plan& p : plans) list.push_back(p.to_json());
-  return write_document("Frontier", kVersion, {{"trace_signature", trace_signature}, {"plans", list}});
+  return write_document("Frontier", kVersion, {{"trace_signature", trace_signature}, {"plans", list}, {"asked", asked}});
 }
 
 Frontier Frontier::from_json(const std::string& text) {
   const nlohmann::json body = read_document("Frontier", kVersion, text);
   const JsonField f(body, "Frontier", "body");
-  f.only({"trace_signature", "plans"});
+  f.only({"trace_signature", "plans", "asked"});
   Frontier out;
   out.trace_signature = f.field("trace_signature").unsigned_integer();
-  for (const JsonField& p : f.field("plans").list(1000)) out.plans.push_back(Plan::from_json(p.text(kMaxDocumentBytes)));
+  for (const JsonField& p : f.field("plans").list(100'000)) out.plans.push_back(Plan::from_json(p.text(kMaxDocumentBytes)));
+  for (const JsonField& limit : f.field("asked").list(1'000'000)) out.asked.push_back(limit.integer(0, kNoLimit));
   return out;
 }
 
@@ -43,9 +44,15 @@ void check_plan(const Plan& plan, const Profile& profile) {
     fail("made for another Trace");
   std::unordered_map<int32_t, int32_t> dense;
   for (size_t v = 0; v < profile.values().size(); v++) dense[profile.values()[v].trace_value] = static_cast<int32_t>(v);
+  for (const PackedValue& p : plan.pack) {
+    const auto it = dense.find(p.value);
+    if (it == dense.end() || profile.values()[at(it->second)].packed.form != p.form)
+      throw std::invalid_argument("Plan P6: Value " + std::to_string(p.value) + " has no packed form \"" + name_of(p.form) + "\"");
+  }
   for (const Group& g : plan.groups) {
     const std::unordered_set<int32_t> ops(g.ops.begin(), g.ops.end()), sources(g.sources.begin(), g.sources.end());
     const auto made_here = [&](const ProfileValue& v) {
+      if (std::find(g.unpack.begin(), g.unpack.end(), v.trace_value) != g.unpack.end()) return true;
       return !v.makers.empty() && std::all_of(v.makers.begin(), v.makers.end(), [&](int32_t o) { return ops.count(o) > 0; });
     };
     for (int32_t o : g.ops) {

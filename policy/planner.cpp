@@ -29,7 +29,7 @@ struct Planner::State {
       : profile(std::move(p)), options(o), instance(profile, o.overhead_seconds), blocks(find_blocks(profile)), pricer(instance), bound(instance) {}
 
   struct Found {
-    Choice choice;
+    std::optional<Choice> choice;  // none: found by another Planner
     Plan plan;
     int64_t needs;  // bytes
   };
@@ -49,8 +49,8 @@ struct Planner::State {
   }
 
   // Kept in order of bytes, seconds falling: what another needs no more bytes and no more seconds than is forgotten.
-  void remember(const Choice& choice, const Plan& p) {
-    const Found f{choice, p, needs(p)};
+  void remember(std::optional<Choice> choice, const Plan& p) {
+    const Found f{std::move(choice), p, needs(p)};
     for (const Found& k : found)
       if (k.needs <= f.needs && k.plan.added_seconds <= f.plan.added_seconds) return;
     std::erase_if(found, [&](const Found& k) { return k.needs >= f.needs && k.plan.added_seconds >= f.plan.added_seconds; });
@@ -70,9 +70,12 @@ struct Planner::State {
     std::vector<Choice> out;
     const auto above = std::find_if(found.begin(), found.end(), [&](const Found& f) { return f.needs > room; });
     const auto near = [&](const Found& f) { return std::abs(static_cast<double>(f.needs - room)) < 0.08 * static_cast<double>(room); };
-    if (above != found.begin()) out.push_back(std::prev(above)->choice);
+    const auto offer = [&](const Found& f) {
+      if (f.choice) out.push_back(*f.choice);
+    };
+    if (above != found.begin()) offer(*std::prev(above));
     close = above != found.begin() && near(*std::prev(above)) && above != found.end() && near(*above);
-    if (above != found.end()) out.push_back(above->choice);
+    if (above != found.end()) offer(*above);
     return out;
   }
 
@@ -103,7 +106,13 @@ struct Planner::State {
   bool least_known = false;
 };
 
-Planner::Planner(Profile profile, const PlannerOptions& options) : state_(std::make_unique<State>(std::move(profile), options)) {}
+Planner::Planner(Profile profile, const PlannerOptions& options, const Frontier& known) : state_(std::make_unique<State>(std::move(profile), options)) {
+  for (const Plan& p : known.plans) {
+    check_plan(p, state_->profile);
+    state_->remember(std::nullopt, p);
+  }
+  state_->asked = known.asked;
+}
 Planner::~Planner() = default;
 Planner::Planner(Planner&&) noexcept = default;
 Planner& Planner::operator=(Planner&&) noexcept = default;
@@ -163,7 +172,8 @@ Frontier Planner::frontier(int32_t count) {
   for (size_t k = limits.size(); k-- > 0;) s.look(room_in(limits[k]), s.neighbours(room_in(limits[k]), close), 0.1, false);
   Frontier out;
   out.trace_signature = s.profile.data().trace_signature;
-  for (int64_t l : limits) s.asked.push_back(l);
+  s.asked.insert(s.asked.end(), limits.begin(), limits.end());
+  out.asked = s.asked;
   for (const State::Found& f : s.found) {
     if (f.plan.added_seconds <= 0) continue;
     out.plans.push_back(f.plan);
@@ -171,6 +181,14 @@ Frontier Planner::frontier(int32_t count) {
     out.plans.back().lower_bound_seconds = s.bound.run(limit_for(f.needs), f.plan.added_seconds).seconds;
   }
   out.plans.push_back(std::move(none));
+  return out;
+}
+
+Frontier Planner::known() const {
+  Frontier out;
+  out.trace_signature = state_->profile.data().trace_signature;
+  for (const State::Found& f : state_->found) out.plans.push_back(f.plan);
+  out.asked = state_->asked;
   return out;
 }
 

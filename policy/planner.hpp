@@ -38,9 +38,10 @@ class InfeasibleLimit : public std::runtime_error {
 
 // Plans, none dominated: bytes strictly rising, seconds strictly falling; the last keeps all.
 struct Frontier {
-  static constexpr int32_t kVersion = 1;
+  static constexpr int32_t kVersion = 2;
   uint64_t trace_signature = 0;
   std::vector<Plan> plans;
+  std::vector<int64_t> asked;  // limits that were searched for: a Planner made from this answers them without
 
   const Plan* pick(int64_t limit_bytes) const;  // the fastest that fits, or nullptr
   int64_t smallest_limit_bytes() const;         // 0 when empty
@@ -51,7 +52,8 @@ struct Frontier {
 // All answers for one Profile: what was found for one limit serves the next, so keep it as long as the Profile is used.
 class Planner {
  public:
-  explicit Planner(Profile profile, const PlannerOptions& options = {});
+  // known: Plans found for this Profile before, in another process say; each limit that one was made for is answered at once. Throws as check_plan().
+  explicit Planner(Profile profile, const PlannerOptions& options = {}, const Frontier& known = {});
   ~Planner();
   Planner(Planner&&) noexcept;
   Planner& operator=(Planner&&) noexcept;
@@ -59,6 +61,7 @@ class Planner {
   Plan plan(int64_t limit_bytes);                                 // 0: no limit (scheme "none"). Throws InfeasibleLimit
   Plan scheme(const std::string& name, int64_t limit_bytes = 0);  // by name ("none" … "auto"), simulated; only "auto" heeds the limit
   Frontier frontier(int32_t count = 20);                          // about so many limits between the smallest and plain's bytes
+  Frontier known() const;                                         // all that was found so far, and the limits that it was asked for
   int64_t smallest_limit();
 
  private:
@@ -72,7 +75,7 @@ Plan plan_scheme(const Profile& profile, const std::string& scheme, int64_t limi
 Frontier frontier(const Profile& profile, int32_t count = 20, const PlannerOptions& options = {});
 int64_t smallest_limit(const Profile& profile, const PlannerOptions& options = {});
 
-// P1 … P5 including P3, which needs the Profile: what a Group reads is made earlier in it, a source, or outside. Throws std::invalid_argument.
+// P1 … P6 including P3, which needs the Profile: what a Group reads is made earlier in it or unpacked, a source, or outside. Throws std::invalid_argument.
 void check_plan(const Plan& plan, const Profile& profile);
 
 }  // namespace reprise

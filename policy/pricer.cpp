@@ -26,6 +26,9 @@ Instance::Instance(const Profile& p, double overhead) : profile(&p), time(Timeli
     bytes.push_back(value.bytes);
     saved.push_back(value.saved);
     must_keep.push_back(value.must_keep);
+    packed_bytes.push_back(value.packed.bytes);
+    pack_seconds.push_back(value.packed.pack_seconds);
+    unpack_seconds.push_back(value.packed.unpack_seconds > 0 ? value.packed.unpack_seconds : value.packed.pack_seconds);
     for (int32_t o : value.makers) makes[at(o)].push_back(static_cast<int32_t>(v));
   }
   flatten(
@@ -36,7 +39,7 @@ Instance::Instance(const Profile& p, double overhead) : profile(&p), time(Timeli
       p.ops().size(), [&](size_t o) -> const auto& { return makes[o]; }, made_at, made);
 }
 
-Choice::Choice(const Instance& in) : keep(in.must_keep), memo(at(in.values())), cut(at(in.ops())) {}
+Choice::Choice(const Instance& in) : keep(in.must_keep), pack(at(in.values())), memo(at(in.values())), cut(at(in.ops())) {}
 
 Pricer::Pricer(const Instance& in)
     : in_(in),
@@ -49,7 +52,9 @@ Pricer::Pricer(const Instance& in)
       uses_(at(in.values())),
       source_stamp_(at(in.values())),
       op_stamp_(at(in.ops())),
-      made_stamp_(at(in.values())) {}
+      made_stamp_(at(in.values())),
+      unpack_stamp_(at(in.values())),
+      packed_(at(in.values())) {}
 
 void Pricer::begin(const Choice& choice) {
   std::fill(change_.begin(), change_.end(), 0);
@@ -65,23 +70,35 @@ void Pricer::begin(const Choice& choice) {
       if (const int32_t v = in_.made[at(k)]; in_.last_maker(v) == o) reach_[at(v)] = next[choice.memo[at(v)]];
     for (int32_t level = 0; level < choice.cut[at(o)]; level++) next[at(level)] = o;
   }
-  for (int32_t v = 0; v < in_.values(); v++) until_[at(v)] = choice.keep[at(v)] || in_.must_keep[at(v)] ? in_.time.cells + 1 : -1;
+  for (int32_t v = 0; v < in_.values(); v++) {
+    const bool kept = choice.keep[at(v)] || in_.must_keep[at(v)];
+    until_[at(v)] = kept ? in_.time.cells + 1 : -1;
+    packed_[at(v)] = !kept && choice.pack[at(v)] && in_.packed_bytes[at(v)] > 0;
+  }
 }
 
 void Pricer::price(const Choice& choice, int64_t limit_bytes, bool record) {
   begin(choice);
   for (const Timeline::Unpack& u : in_.time.unpacks)
     if (!is_there(u.value, u.cell)) run_group(u.value, u.cell, record);
+  add_packed();
   sum_levels(choice, limit_bytes);
 }
 
-// Ops and Sources of the Group, by a walk from the trigger's makers backwards.
+// Ops, Sources and what is unpacked of the Group, by a walk from the trigger's makers backwards.
 void Pricer::collect(int32_t trigger, int32_t cell) {
   tick_++;
   group_.clear();
   sources_.clear();
+  unpacked_.clear();
   todo_.clear();
   const auto want = [&](int32_t v) {
+    if (packed_[at(v)]) {
+      if (unpack_stamp_[at(v)] == tick_) return;
+      unpack_stamp_[at(v)] = tick_;
+      last_source_[at(v)] = cell;
+      return unpacked_.push_back(v);
+    }
     for (int32_t k = in_.maker_at[at(v)]; k < in_.maker_at[at(v) + 1]; k++) {
       const int32_t o = in_.maker[at(k)];
       if (op_stamp_[at(o)] == tick_) continue;
@@ -107,6 +124,17 @@ void Pricer::collect(int32_t trigger, int32_t cell) {
   std::sort(group_.begin(), group_.end());
 }
 
+bool Pricer::retains(int32_t v, int32_t trigger, int32_t cell) const {
+  return v == trigger || (in_.time.last_unpack[at(v)] > cell && in_.last_maker(trigger) < reach_[at(v)]);
+}
+
+// Made or unpacked in the Group that is being walked.
+void Pricer::bring_back(int32_t v, int32_t trigger, int32_t cell) {
+  made_stamp_[at(v)] = tick_;
+  walk_level_ += in_.bytes[at(v)];
+  if (retains(v, trigger, cell)) retained_.push_back(v), uses_[at(v)]++;
+}
+
 // The level inside the Group, Op by Op; what it retains is live from the next cell on.
 void Pricer::walk(int32_t trigger, int32_t cell) {
   for (int32_t o : group_) {
@@ -116,30 +144,29 @@ void Pricer::walk(int32_t trigger, int32_t cell) {
   for (int32_t o : group_)
     for (int32_t k = in_.read_at[at(o)]; k < in_.read_at[at(o) + 1]; k++) uses_[at(in_.read[at(k)])]++;
   retained_.clear();
-  int64_t level = 0, top = 0;
+  walk_level_ = walk_top_ = 0;
+  for (int32_t v : unpacked_) seconds_ += in_.unpack_seconds[at(v)] + in_.overhead_seconds;
+  if (packed_[at(trigger)]) bring_back(trigger, trigger, cell), walk_top_ = walk_level_;
   for (int32_t o : group_) {
     seconds_ += in_.seconds[at(o)] + in_.overhead_seconds;
-    top = std::max(top, level + in_.rise[at(o)]);
+    for (int32_t k = in_.read_at[at(o)]; k < in_.read_at[at(o) + 1]; k++)
+      if (const int32_t v = in_.read[at(k)]; unpack_stamp_[at(v)] == tick_ && made_stamp_[at(v)] != tick_) bring_back(v, trigger, cell);
+    walk_top_ = std::max(walk_top_, walk_level_ + in_.rise[at(o)]);
     for (int32_t k = in_.made_at[at(o)]; k < in_.made_at[at(o) + 1]; k++) {
       const int32_t v = in_.made[at(k)];
       const int32_t last = in_.last_maker(v);
-      if (is_there(v, cell) || op_stamp_[at(last)] != tick_) continue;  // a by-product of an Op that runs anyway: dies with it
-      const bool retain = v == trigger || (in_.time.last_unpack[at(v)] > cell && in_.last_maker(trigger) < reach_[at(v)]);
-      if (made_stamp_[at(v)] != tick_) {  // its first maker here
-        made_stamp_[at(v)] = tick_;
-        level += in_.bytes[at(v)];
-        if (retain) retained_.push_back(v), uses_[at(v)]++;
-      }
-      if (uses_[at(v)] == 0 && o == last) level -= in_.bytes[at(v)];
+      if (is_there(v, cell) || packed_[at(v)] || op_stamp_[at(last)] != tick_) continue;  // a by-product of an Op that runs anyway: dies with it
+      if (made_stamp_[at(v)] != tick_) bring_back(v, trigger, cell);                      // its first maker here
+      if (uses_[at(v)] == 0 && o == last) walk_level_ -= in_.bytes[at(v)];
     }
     for (int32_t k = in_.read_at[at(o)]; k < in_.read_at[at(o) + 1]; k++) {
       const int32_t v = in_.read[at(k)];
-      if (--uses_[at(v)] == 0 && made_stamp_[at(v)] == tick_) level -= in_.bytes[at(v)];
+      if (--uses_[at(v)] == 0 && made_stamp_[at(v)] == tick_) walk_level_ -= in_.bytes[at(v)];
     }
-    top = std::max(top, level);
+    walk_top_ = std::max(walk_top_, walk_level_);
   }
   operations_ += static_cast<int64_t>(group_.size());
-  extra_[at(cell)] = top;
+  extra_[at(cell)] = walk_top_;
 }
 
 void Pricer::run_group(int32_t trigger, int32_t cell, bool record) {
@@ -151,7 +178,18 @@ void Pricer::run_group(int32_t trigger, int32_t cell, bool record) {
     change_[at(cell) + 1] += in_.bytes[at(v)];
     change_[at(end)] -= in_.bytes[at(v)];
   }
-  if (record) groups_.push_back({trigger, group_, retained_, sources_});
+  if (record) groups_.push_back({trigger, group_, retained_, sources_, unpacked_});
+}
+
+// A packed form that nobody asks for is not made.
+void Pricer::add_packed() {
+  for (int32_t v = 0; v < in_.values(); v++) {
+    if (!packed_[at(v)] || !(in_.saved[at(v)] || last_source_[at(v)] >= 0)) continue;
+    const int32_t from = in_.time.packed_from[at(v)];
+    change_[at(from)] += in_.packed_bytes[at(v)];
+    change_[at(std::max({from, in_.time.last_release[at(v)], last_source_[at(v)] + 1}))] -= in_.packed_bytes[at(v)];
+    seconds_ += in_.pack_seconds[at(v)];
+  }
 }
 
 void Pricer::sum_levels(const Choice& choice, int64_t limit_bytes) {
@@ -182,7 +220,10 @@ Plan Pricer::plan(const Choice& choice, std::string scheme, int64_t limit_bytes)
   for (int32_t v = 0; v < in_.values(); v++)
     if ((choice.keep[at(v)] || in_.must_keep[at(v)]) && (in_.saved[at(v)] || last_source_[at(v)] >= 0)) p.keep.push_back(values[at(v)].trace_value);
   std::sort(p.keep.begin(), p.keep.end());
-  for (const Group& g : groups_) p.groups.push_back({values[at(g.trigger)].trace_value, g.ops, number(g.retain), number(g.sources)});
+  for (int32_t v = 0; v < in_.values(); v++)
+    if (packed_[at(v)] && (in_.saved[at(v)] || last_source_[at(v)] >= 0)) p.pack.push_back({values[at(v)].trace_value, values[at(v)].packed.form});
+  std::sort(p.pack.begin(), p.pack.end());
+  for (const Group& g : groups_) p.groups.push_back({values[at(g.trigger)].trace_value, g.ops, number(g.retain), number(g.sources), number(g.unpack)});
   p.scheme = std::move(scheme);
   p.trace_signature = in_.profile->data().trace_signature;
   p.value_count = in_.profile->data().trace_values;

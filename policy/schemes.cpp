@@ -82,6 +82,9 @@ Choice random_choice(const Instance& in, int64_t seed) {
     c.memo[at(v)] = percent() < memo ? static_cast<uint8_t>(1 + percent() % 3) : 0;
   }
   for (uint8_t& x : c.cut) x = percent() < cut ? static_cast<uint8_t>(1 + percent() % 4) : 0;
+  const uint64_t pack = percent();
+  for (int32_t v = 0; v < in.values(); v++)
+    if (in.packed_bytes[at(v)] > 0) c.pack[at(v)] = percent() < pack;
   return c;
 }
 

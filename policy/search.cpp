@@ -40,6 +40,7 @@ void Search::find_candidates() {
     if (tiny && in_.saved[at(v)]) base_.keep[at(v)] = 1;
     candidate_[at(v)] = !in_.must_keep[at(v)] && !tiny && (in_.saved[at(v)] || used[at(v)]);
     if (candidate_[at(v)]) candidates_.push_back(v);
+    base_.pack[at(v)] = candidate_[at(v)] && in_.packed_bytes[at(v)] > 0;
   }
 }
 
@@ -49,7 +50,7 @@ void Search::find_families(const std::vector<Block>& blocks) {
   for (const Block& b : blocks)
     for (int32_t o = b.first_op; o <= b.last_op; o++) place[at(o)] = {b.family, o - b.first_op};
   std::map<std::pair<int32_t, int32_t>, std::vector<int32_t>> cuts;
-  std::map<std::array<int32_t, 3>, std::vector<int32_t>> keeps, memos;
+  std::map<std::array<int32_t, 3>, std::vector<int32_t>> keeps, packs, memos;
   for (int32_t o = 0; o < in_.ops(); o++) {
     const auto [kind, position] = place[at(o)];
     if (o > 0) cuts[place[at(o)]].push_back(o);
@@ -58,10 +59,12 @@ void Search::find_families(const std::vector<Block>& blocks) {
       if (in_.last_maker(v) != o || !candidate_[at(v)]) continue;
       const std::array<int32_t, 3> key = {kind, position, k - in_.made_at[at(o)]};
       keeps[key].push_back(v);
+      if (base_.pack[at(v)]) packs[key].push_back(v);
       if (in_.saved[at(v)]) memos[key].push_back(v);
     }
   }
   for (auto& [_, list] : keeps) families_.push_back({kKeep, list});
+  for (auto& [_, list] : packs) families_.push_back({kPack, list});
   for (auto& [_, list] : memos) families_.push_back({kMemo, list});
   for (auto& [_, list] : cuts) cuts_.push_back({kCut, list});
 }
@@ -133,15 +136,15 @@ bool Search::repair(int64_t limit, bool single) {
 // As many members as fit, from the first or from the last Block: kept, or memoised through all cuts.
 void Search::fill_family(const Family& f, bool from_end, int64_t limit) {
   Move off;
-  const uint8_t full = f.side == kKeep ? 1 : Choice::kLevels - 1;
+  const uint8_t most = full(f.side);
   for (int32_t i : f.members)
-    if (slot(f.side, i) < full) off.push_back({f.side, i, slot(f.side, i)});
+    if (slot(f.side, i) < most) off.push_back({f.side, i, slot(f.side, i)});
   if (off.empty()) return;
   if (from_end) std::reverse(off.begin(), off.end());
   price(limit);
   const double before = pricer_.seconds();
   const auto set = [&](size_t n) {
-    for (size_t k = 0; k < off.size(); k++) slot(f.side, off[k].index) = k < n ? full : off[k].value;
+    for (size_t k = 0; k < off.size(); k++) slot(f.side, off[k].index) = k < n ? most : off[k].value;
   };
   size_t low = 0, high = off.size();
   while (low < high && !spent()) {
@@ -167,8 +170,8 @@ void Search::fill(int64_t limit) {
     double bytes = 1;
     for (int32_t i : families_[f].members) {
       uint8_t& x = slot(families_[f].side, i);
-      const uint8_t full = families_[f].side == kKeep ? 1 : Choice::kLevels - 1;
-      if (x < full) bytes += static_cast<double>(in_.bytes[at(i)]), x = full;
+      const uint8_t most = full(families_[f].side);
+      if (x < most) bytes += static_cast<double>(families_[f].side == kPack ? in_.packed_bytes[at(i)] : in_.bytes[at(i)]), x = most;
     }
     price(limit);
     now_ = before;
@@ -207,13 +210,22 @@ Search::Move Search::exchange() {
   return {};
 }
 
+// The same, and a third makes up for what they differ in bytes.
+Search::Move Search::exchange_three() {
+  Move move = exchange();
+  const int32_t c = candidates_[rng_() % candidates_.size()];
+  if (std::none_of(move.begin(), move.end(), [c](const Change& x) { return x.index == c; }))
+    move.push_back({kKeep, c, static_cast<uint8_t>(now_.keep[at(c)] ^ 1)});
+  return move;
+}
+
 // Another memo or cut level, for one place or for the places of all Blocks from one on.
 Search::Move Search::relevel() {
   const auto& list = rng_() % 2 ? families_ : cuts_;
   if (list.empty()) return {};
   const Family& f = list[rng_() % list.size()];
   const uint64_t draw = rng_() % 8;
-  const auto value = static_cast<uint8_t>(f.side == kKeep ? draw % 2 : draw < 3 ? 0 : draw < 5 ? 1 : draw < 7 ? 2 : 4);
+  const auto value = static_cast<uint8_t>(full(f.side) == 1 ? draw % 2 : draw < 3 ? 0 : draw < 5 ? 1 : draw < 7 ? 2 : 4);
   const size_t n = f.members.size(), from = rng_() % n, end = rng_() % 4 ? from + 1 : n;
   Move move;
   for (size_t i = from; i < end; i++)
@@ -225,7 +237,8 @@ Search::Move Search::random_move() {
   if (candidates_.empty() || families_.empty()) return {};
   const uint64_t kind = rng_() % 100;
   if (kind < 25) return shift();
-  if (kind < 50) return exchange();
+  if (kind < 45) return exchange();
+  if (kind < 50) return exchange_three();
   if (kind < 75) return relevel();
   const int32_t v = candidates_[rng_() % candidates_.size()];
   Move m = {{kKeep, v, static_cast<uint8_t>(now_.keep[at(v)] ^ 1)}};

@@ -1,4 +1,5 @@
-// Search: the cheapest Choice found within a limit. Starts from nested checkpoints (Segments), two-level ones and what the caller offers (cuts of the
+// Search: the cheapest Choice found within a limit. What has a packed form is packed where it is not kept, until the search finds that it is better made again.
+// Starts from nested checkpoints (Segments), two-level ones and what the caller offers (cuts of the
 // Bound, neighbours), repairs what does not fit, gives bytes back, anneals.
 // Deterministic: work is counted in prices, not in time; the clock only guards (then the answer is the best so far and `guarded` says so).
 // Cost: about `prices` × the price of one Choice. Threads: one Search per thread. Failure: none; `fits` is false when nothing was found.
@@ -34,7 +35,7 @@ class Search {
   std::vector<Choice> lowest(size_t count) const;  // starts that need least bytes
 
  private:
-  enum Side : uint8_t { kKeep, kMemo, kCut };
+  enum Side : uint8_t { kKeep, kPack, kMemo, kCut };
   struct Change {
     Side side;
     int32_t index;
@@ -58,7 +59,11 @@ class Search {
   void propose(const std::vector<int32_t>& borders);
   void offer(Choice choice);
   std::vector<Choice> promising(const std::vector<Choice>& more, int64_t limit);
-  uint8_t& slot(Side side, int32_t index) { return (side == kKeep ? now_.keep : side == kMemo ? now_.memo : now_.cut)[static_cast<size_t>(index)]; }
+  static uint8_t full(Side side) { return side == kKeep || side == kPack ? 1 : Choice::kLevels - 1; }
+  uint8_t& slot(Side side, int32_t index) {
+    auto& list = side == kKeep ? now_.keep : side == kPack ? now_.pack : side == kMemo ? now_.memo : now_.cut;
+    return list[static_cast<size_t>(index)];
+  }
   void apply(Move& move) {
     for (Change& c : move) std::swap(slot(c.side, c.index), c.value);
   }
@@ -74,6 +79,7 @@ class Search {
   Move random_move();
   Move shift();
   Move exchange();
+  Move exchange_three();
   Move relevel();
   double cost(int64_t limit) const;
   void remember(int64_t limit);

@@ -79,6 +79,7 @@ Segments::Option Segments::option(size_t s, const std::function<bool(int32_t)>& 
       if (in_.last_maker(v) != o || in_.must_keep[at(v)] || base_.keep[at(v)]) continue;
       const auto crosses = [&](const Segment& next) { return std::find(next.crossing.begin(), next.crossing.end(), v) != next.crossing.end(); };
       if ((s + 1 < segments_.size() && crosses(segments_[s + 1])) || keeps(v)) out.keep.push_back(v), kept += in_.bytes[at(v)];
+      else if (base_.pack[at(v)] && in_.saved[at(v)]) kept += in_.packed_bytes[at(v)];
     }
   out.kept = slots(kept);
   return out;

@@ -3,6 +3,7 @@
 // S1  order and sizes of all allocations and frees are those the engine will make: the program's own, kept and dropped Values, replays Op by Op
 // S2  a kept Value goes when it is gone, released, and the last Group that reads it has run; a retained one when it is released and no later Group reads it
 // S3  at the n-th time that a Value is not there when backward asks for it, the n-th Group with that trigger runs
+// S4  a packed form is taken at the end of its Value's last maker and goes when the Value is released and the last Group that reads or unpacks it has run
 // Failure: std::invalid_argument when the Plan leaves something missing (a Source that is not there, an unpack without a Group).
 #pragma once
 

@@ -80,7 +80,7 @@ void Search::make_starts(const std::vector<Block>& blocks) {
 // Nested checkpoints over the chain of stretches, for every amount of memory.
 void Search::propose(const std::vector<int32_t>& borders) {
   const auto trades = Bound(in_).trades(16);
-  Choice c(in_);
+  Choice c = base_;
   for (int64_t most : {in_.time.plain_peak * 5 / 4, in_.time.plain_peak * 2 / 5}) {
     const Segments segments(in_, borders, trades, base_, most);
     for (int64_t bytes = most; bytes > 0; bytes -= segments.slot_bytes())

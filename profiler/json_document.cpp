@@ -74,6 +74,15 @@ std::string JsonField::text(size_t max_bytes) const {
   return s;
 }
 
+size_t JsonField::one_of(std::span<const char* const> names) const {
+  std::string all;
+  for (size_t i = 0; i < names.size(); i++) {
+    if (value_.is_string() && value_.get_ref<const std::string&>() == names[i]) return i;
+    all += (i == 0 ? "" : ", ") + std::string(names[i]);
+  }
+  fail(shown(value_) + " is none of " + all);
+}
+
 std::vector<JsonField> JsonField::list(size_t max_entries) const {
   if (!value_.is_array()) fail(shown(value_) + " is not a list");
   if (value_.size() > max_entries) fail(std::to_string(value_.size()) + " entries, the limit is " + std::to_string(max_entries));

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ class JsonField {
   double number(double low, double high) const;
   bool boolean() const;
   std::string text(size_t max_bytes) const;
+  size_t one_of(std::span<const char* const> names) const;  // which of them
   std::vector<JsonField> list(size_t max_entries) const;
   std::vector<int32_t> indices(size_t max_entries, int64_t end) const;  // each in [0, end)
   [[noreturn]] void fail(const std::string& what) const;

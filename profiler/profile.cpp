@@ -38,6 +38,14 @@ void check_ops(const ProfileData& d) {
   }
 }
 
+void check_packed(const ProfileValue& value, const std::string& where) {
+  const PackingFacts& p = value.packed;
+  require(sane(p.pack_seconds) && sane(p.unpack_seconds), "F1", where + " has packing seconds that are negative or no number");
+  if (p.form == Packing::kNone) return require(p == PackingFacts{}, "F6", where + " has no packed form and something to know of it");
+  require(p.bytes > 0 && p.bytes < value.bytes, "F6", where + " is packed to " + std::to_string(p.bytes) + " of " + std::to_string(value.bytes) + " bytes");
+  require(!value.must_keep, "F6", where + " must be kept and has a packed form");
+}
+
 void check_values(const ProfileData& d) {
   std::unordered_set<int32_t> numbers;
   for (size_t v = 0; v < d.values.size(); v++) {
@@ -53,6 +61,7 @@ void check_values(const ProfileData& d) {
       safe = safe && d.ops[at(value.makers[i])].replayable;
     }
     require(safe || value.must_keep, "F2", where + " cannot be made again and is not kept");
+    check_packed(value, where);
   }
 }
 
@@ -217,6 +226,20 @@ Profile settled(const Profile& first, const Trace& later) {
     d.ops[o].replay_seconds = first.ops()[o].replay_seconds;
     d.replay_samples[o] = first.data().replay_samples[o];
   }
+  std::unordered_map<int32_t, const PackingFacts*> known;
+  for (const ProfileValue& v : first.values()) known[v.trace_value] = &v.packed;
+  for (ProfileValue& v : d.values)
+    if (const auto it = known.find(v.trace_value); it != known.end() && !v.must_keep && it->second->bytes < v.bytes) {
+      if (v.packed.form == Packing::kNone) v.packed = *it->second;
+      else if (v.packed.unpack_seconds <= 0) v.packed.unpack_seconds = it->second->unpack_seconds;
+    }
+  return Profile(std::move(d));
+}
+
+Profile without_packing(const Profile& profile, const std::vector<int32_t>& trace_values) {
+  ProfileData d = profile.data();
+  for (ProfileValue& v : d.values)
+    if (std::find(trace_values.begin(), trace_values.end(), v.trace_value) != trace_values.end()) v.packed = {};
   return Profile(std::move(d));
 }
 

@@ -11,6 +11,7 @@
 //       a buffer is allocated once (not at all if it is one of the first `outside_buffers`) and freed at most once, later;
 //       every Op has one kOpBegin, then one kOpEnd, and no two Ops overlap; there is at most one kForwardEnd
 //   F5  Values have distinct, valid Trace numbers
+//   F6  a packed form has fewer bytes than its Value, which an Op makes and which need not be kept; without one there is nothing to know of it
 // Threads: none; a const Profile may be read by any number of them.
 #pragma once
 
@@ -42,6 +43,7 @@ struct ProfileValue {
   bool saved = false;
   bool must_keep = false;  // kept by every Plan (held as a Source even when not saved)
   std::string reason;      // why must_keep
+  PackingFacts packed;     // the short form it may be held in instead
   bool operator==(const ProfileValue&) const = default;
 };
 
@@ -82,12 +84,12 @@ struct ProfileData {
 
 class Profile {
  public:
-  static constexpr int32_t kVersion = 1;
+  static constexpr int32_t kVersion = 2;
   static constexpr size_t kMaxSamples = 9;
 
   static Profile from_trace(const Trace& trace);      // throws std::invalid_argument naming the violated invariant
   static Profile from_json(const std::string& text);  // throws std::invalid_argument naming field, value and limit
-  explicit Profile(ProfileData data);                 // checks F1 … F5
+  explicit Profile(ProfileData data);                 // checks F1 … F6
 
   std::string to_json() const;  // with version and checksum
   const ProfileData& data() const { return data_; }
@@ -108,7 +110,11 @@ class Profile {
 // Medians of seconds over several Passes of equal signature; replay seconds learned where `later` replayed. Everything else stays as it was.
 Profile refine(const Profile& profile, const Trace& later);
 
-// The step as `later` saw it: its lifetimes and seconds; replay seconds of `first` where `later` replayed nothing. Throws like refine().
+// The step as `later` saw it: its lifetimes and seconds; of `first` replay seconds where `later` replayed nothing, and packed forms where it packed nothing.
+// Throws like refine().
 Profile settled(const Profile& first, const Trace& later);
+
+// The same without the packed forms of these Values (Trace numbers): their content turned out not to fit them.
+Profile without_packing(const Profile& profile, const std::vector<int32_t>& trace_values);
 
 }  // namespace reprise

@@ -51,8 +51,22 @@ void read_op(const JsonField& f, ProfileData& d, int64_t values) {
   d.ops.push_back(std::move(o));
 }
 
+json packed_json(const PackingFacts& p) {
+  return {{"form", name_of(p.form)}, {"bytes", p.bytes}, {"pack_seconds", p.pack_seconds}, {"unpack_seconds", p.unpack_seconds}};
+}
+
+PackingFacts read_packed(const JsonField& f) {
+  f.only({"form", "bytes", "pack_seconds", "unpack_seconds"});
+  PackingFacts p;
+  p.form = static_cast<Packing>(f.field("form").one_of(kPackingNames));
+  p.bytes = f.field("bytes").integer(0, kMaxBytes);
+  p.pack_seconds = f.field("pack_seconds").number(0, kMaxSeconds);
+  p.unpack_seconds = f.field("unpack_seconds").number(0, kMaxSeconds);
+  return p;
+}
+
 void read_value(const JsonField& f, ProfileData& d, int64_t ops) {
-  f.only({"trace_value", "bytes", "makers", "saved", "must_keep", "reason"});
+  f.only({"trace_value", "bytes", "makers", "saved", "must_keep", "reason", "packed"});
   ProfileValue v;
   v.trace_value = static_cast<int32_t>(f.field("trace_value").integer(0, d.trace_values - 1));
   v.bytes = f.field("bytes").integer(0, kMaxBytes);
@@ -60,6 +74,7 @@ void read_value(const JsonField& f, ProfileData& d, int64_t ops) {
   v.saved = f.field("saved").boolean();
   v.must_keep = f.field("must_keep").boolean();
   v.reason = f.field("reason").text(1000);
+  v.packed = read_packed(f.field("packed"));
   d.values.push_back(std::move(v));
 }
 
@@ -78,8 +93,13 @@ std::string Profile::to_json() const {
   json ops = json::array(), values = json::array(), steps = json::array();
   for (size_t i = 0; i < data_.ops.size(); i++) ops.push_back(op_json(data_, i));
   for (const ProfileValue& v : data_.values)
-    values.push_back(
-        {{"trace_value", v.trace_value}, {"bytes", v.bytes}, {"makers", v.makers}, {"saved", v.saved}, {"must_keep", v.must_keep}, {"reason", v.reason}});
+    values.push_back({{"trace_value", v.trace_value},
+                      {"bytes", v.bytes},
+                      {"makers", v.makers},
+                      {"saved", v.saved},
+                      {"must_keep", v.must_keep},
+                      {"reason", v.reason},
+                      {"packed", packed_json(v.packed)}});
   for (const Step& s : data_.steps) {
     steps.push_back(static_cast<int>(s.kind));
     steps.push_back(s.id);

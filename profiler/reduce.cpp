@@ -224,6 +224,7 @@ void Reducer::number_values() {
     p.saved = c.saved;
     p.must_keep = !c.reason.empty();
     p.reason = c.reason;
+    if (!p.must_keep && p.bytes == trace_.values[at(v)].bytes) p.packed = trace_.values[at(v)].packed;
     out_.values.push_back(std::move(p));
   }
 }

@@ -7,18 +7,27 @@ namespace {
 
 size_t at(int32_t i) { return static_cast<size_t>(i); }
 
-bool opens_cell(const Step& s, const Profile& p) {
+// Per Op: Values that can be packed once it has run.
+std::vector<std::vector<int32_t>> packable_after(const Profile& p) {
+  std::vector<std::vector<int32_t>> out(p.ops().size());
+  for (size_t v = 0; v < p.values().size(); v++)
+    if (p.values()[v].packed.form != Packing::kNone) out[at(p.values()[v].makers.back())].push_back(static_cast<int32_t>(v));
+  return out;
+}
+
+bool opens_cell(const Step& s, const Profile& p, const std::vector<std::vector<int32_t>>& packable) {
   switch (s.kind) {
     case StepKind::kMake:
     case StepKind::kGone:
     case StepKind::kRelease: return p.values()[at(s.id)].bytes > 0 || p.values()[at(s.id)].saved;
     case StepKind::kUnpack:
     case StepKind::kForwardEnd: return true;
+    case StepKind::kOpEnd: return !packable[at(s.id)].empty();
     default: return false;
   }
 }
 
-void fill_base(Timeline& t, const Profile& profile, std::vector<int32_t>& cell_of_step) {
+void fill_base(Timeline& t, const Profile& profile, const std::vector<std::vector<int32_t>>& packable, std::vector<int32_t>& cell_of_step) {
   const auto& data = profile.data();
   int64_t level = 0;
   t.base_start = {0};
@@ -29,7 +38,7 @@ void fill_base(Timeline& t, const Profile& profile, std::vector<int32_t>& cell_o
   };
   for (size_t i = 0; i < data.steps.size(); i++) {
     const Step& s = data.steps[i];
-    if (opens_cell(s, profile)) open();
+    if (opens_cell(s, profile, packable)) open();
     cell_of_step[i] = static_cast<int32_t>(t.base_start.size()) - 1;
     if (s.kind == StepKind::kUnpack) open();
     if (s.kind == StepKind::kAllocate) level += data.buffers[at(s.id)];
@@ -61,9 +70,11 @@ Timeline Timeline::of(const Profile& profile) {
   Timeline t;
   const size_t n = profile.values().size();
   std::vector<int32_t> cell(profile.steps().size());
-  fill_base(t, profile, cell);
+  const auto packable = packable_after(profile);
+  fill_base(t, profile, packable, cell);
   t.birth.assign(n, 0);
   t.gone.assign(n, t.cells);
+  t.packed_from.assign(n, -1);
   t.last_unpack.assign(n, -1);
   t.last_release.assign(n, -1);
   t.forward_end = t.cells;
@@ -78,6 +89,9 @@ Timeline Timeline::of(const Profile& profile) {
       case StepKind::kUnpack:
         t.last_unpack[at(s.id)] = cell[i];
         t.unpacks.push_back({cell[i], s.id});
+        break;
+      case StepKind::kOpEnd:
+        for (int32_t v : packable[at(s.id)]) t.packed_from[at(v)] = cell[i];
         break;
       case StepKind::kForwardEnd: t.forward_end = cell[i]; break;
       default: break;

@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "profiler/packing.hpp"
+
 namespace reprise {
 
 inline constexpr int32_t kNoOp = -1;
@@ -46,6 +48,7 @@ struct TraceValue {
   bool outside = false;      // existed before the Pass (its bytes are part of the start level)
   bool saved = false;        // autograd keeps it
   bool must_keep = false;    // droppable by no Plan; `reason` says why
+  PackingFacts packed;       // its content's short form, where it was looked at and has one
   std::string reason;        // "", or "opaque operator", "written where nobody could see it", …
 };
 

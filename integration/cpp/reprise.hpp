@@ -80,6 +80,12 @@ void apply(const std::string& plan_json);
 // Of each Block that the Plan runs again, the smallest module that holds all of it; "" where that is the whole model, or the Block is no module.
 std::vector<std::string> replayed_modules(const std::string& plan_json);
 
+// What was found out about the steps so far (Profiles and all Plans found), as JSON; throws std::runtime_error before a step was learned.
+std::string learned();
+// In another process, after auto_checkpoint: the steps begin under their Plans, and none is learned first. Throws std::invalid_argument for a document that is
+// not one, std::logic_error before auto_checkpoint. A program that does something else is learned anew.
+void resume(const std::string& learned_json);
+
 class keep {  // a scope in which nothing saved on this thread is dropped
  public:
   keep();

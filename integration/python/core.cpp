@@ -11,11 +11,45 @@
 #include "integration/torch/controller.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
+#include "integration/torch/learned.hpp"
 #include "policy/budget.hpp"
 #include "policy/plan.hpp"
 #include "profiler/profile.hpp"
 
 namespace nb = nanobind;
+
+namespace {
+
+nb::list holders() {
+  nb::list rows;
+  for (const reprise::Holder& h : reprise::holders()) {
+    nb::dict d;
+    d["category"] = h.category;
+    d["region"] = h.region;
+    d["saved"] = h.saved;
+    d["bytes"] = h.bytes;
+    d["pieces"] = h.pieces;
+    rows.append(d);
+  }
+  return rows;
+}
+
+nb::dict memory_stats() {
+  const reprise::MemoryStats s = reprise::memory_stats();
+  nb::dict d;
+  d["live_bytes"] = s.live_bytes;
+  d["allocated_bytes"] = s.allocated_bytes;
+  d["reserved_bytes"] = s.reserved_bytes;
+  d["peak_live_bytes"] = s.peak_live_bytes;
+  d["peak_allocated_bytes"] = s.peak_allocated_bytes;
+  d["peak_reserved_bytes"] = s.peak_reserved_bytes;
+  d["cap_bytes"] = s.cap_bytes;
+  d["allocations"] = s.allocations;
+  d["device_calls"] = s.device_calls;
+  return d;
+}
+
+}  // namespace
 
 NB_MODULE(_core, m) {
   reprise::engine::set_infeasible_thrower(&reprise::python::throw_infeasible);
@@ -39,8 +73,11 @@ NB_MODULE(_core, m) {
   m.def("report_json", &reprise::report_json);
   m.def("counters_json", &reprise::counters_json);
   m.def("profile_json", &reprise::profile);
-  m.def("plan_json", &reprise::plan);
+  m.def("plan_json", [](const std::string& limit, const std::string& policy) { return reprise::plan(limit, policy); });
   m.def("apply", &reprise::apply);
+  m.def("learned_json", &reprise::learned);
+  m.def("resume", &reprise::resume);
+  m.def("check_learned", [](const std::string& text) { reprise::engine::Learned::from_json(text); });
   m.def("replayed_modules", &reprise::replayed_modules);
   m.def("enter_keep", &reprise::engine::enter_keep);
   m.def("leave_keep", &reprise::engine::leave_keep);
@@ -49,31 +86,6 @@ NB_MODULE(_core, m) {
   m.def("check_plan", [](const std::string& text) { reprise::Plan::from_json(text); });
   m.def("check_profile", [](const std::string& text) { reprise::Profile::from_json(text); });
   m.def("check_invariants", [] { return reprise::engine::Controller::get().check_invariants() + reprise::budgeted_core().check_invariants(); });
-  m.def("holders", [] {
-    nb::list rows;
-    for (const reprise::Holder& h : reprise::holders()) {
-      nb::dict d;
-      d["category"] = h.category;
-      d["region"] = h.region;
-      d["saved"] = h.saved;
-      d["bytes"] = h.bytes;
-      d["pieces"] = h.pieces;
-      rows.append(d);
-    }
-    return rows;
-  });
-  m.def("memory_stats", [] {
-    const reprise::MemoryStats s = reprise::memory_stats();
-    nb::dict d;
-    d["live_bytes"] = s.live_bytes;
-    d["allocated_bytes"] = s.allocated_bytes;
-    d["reserved_bytes"] = s.reserved_bytes;
-    d["peak_live_bytes"] = s.peak_live_bytes;
-    d["peak_allocated_bytes"] = s.peak_allocated_bytes;
-    d["peak_reserved_bytes"] = s.peak_reserved_bytes;
-    d["cap_bytes"] = s.cap_bytes;
-    d["allocations"] = s.allocations;
-    d["device_calls"] = s.device_calls;
-    return d;
-  });
+  m.def("holders", &holders);
+  m.def("memory_stats", &memory_stats);
 }

@@ -39,6 +39,9 @@ std::vector<uint8_t> kept_values(const Profile& profile, const Plan& plan) {
 json decisions(const Profile& profile, const Plan& plan) {
   const std::vector<Block> blocks = find_blocks(profile);
   const std::vector<uint8_t> kept = kept_values(profile, plan);
+  std::vector<uint8_t> packed(size_t(profile.data().trace_values), 0);
+  for (const PackedValue& p : plan.pack)
+    if (size_t(p.value) < packed.size()) packed[size_t(p.value)] = 1;
   std::vector<int> replays(profile.ops().size(), 0);
   for (const Group& g : plan.groups)
     for (int32_t o : g.ops)
@@ -46,13 +49,13 @@ json decisions(const Profile& profile, const Plan& plan) {
   const std::vector<double> seconds = profile.replay_seconds();
   json rows = json::array();
   for (size_t b = 0; b < blocks.size(); b++) {
-    int64_t kept_bytes = 0, dropped_bytes = 0;
+    int64_t kept_bytes = 0, packed_bytes = 0, dropped_bytes = 0;
     double added = 0;
     std::map<std::string, int> names;
     for (size_t i = 0; i < kept.size(); i++) {
       const ProfileValue& v = profile.values()[i];
       if (!v.saved || v.makers.empty() || v.makers.back() < blocks[b].first_op || v.makers.back() > blocks[b].last_op) continue;
-      (kept[i] ? kept_bytes : dropped_bytes) += v.bytes;
+      (kept[i] ? kept_bytes : packed[size_t(v.trace_value)] ? packed_bytes : dropped_bytes) += v.bytes;
     }
     for (int32_t o = blocks[b].first_op; o <= blocks[b].last_op; o++) {
       added += replays[size_t(o)] * seconds[size_t(o)];
@@ -67,6 +70,7 @@ json decisions(const Profile& profile, const Plan& plan) {
                     {"family", blocks[b].family},
                     {"region", size_t(region) < regions.size() ? regions[size_t(region)] : ""},
                     {"kept_bytes", kept_bytes},
+                    {"packed_bytes", packed_bytes},
                     {"dropped_bytes", dropped_bytes},
                     {"added_seconds", added},
                     {"reason", again.empty() ? "keeps all: nothing runs again" : "runs again: " + again}});
@@ -144,8 +148,9 @@ std::string report_as_json(const ReportInput& in) {
     j["top_kept"] = top_kept(p, in.plan ? &*in.plan : nullptr);
   }
   if (in.plan) {
-    j["plan"] = {{"scheme", in.plan->scheme},           {"kept_values", in.plan->keep.size()},     {"groups", in.plan->groups.size()},
-                 {"limit_bytes", in.plan->limit_bytes}, {"added_seconds", in.plan->added_seconds}, {"planning_seconds", in.plan_seconds}};
+    j["plan"] = {{"scheme", in.plan->scheme},          {"kept_values", in.plan->keep.size()}, {"packed_values", in.plan->pack.size()},
+                 {"groups", in.plan->groups.size()},   {"limit_bytes", in.plan->limit_bytes}, {"added_seconds", in.plan->added_seconds},
+                 {"planning_seconds", in.plan_seconds}};
     j["predicted"] = {
         {"peak_live_bytes", in.predicted_peak_bytes}, {"peak_reserved_bytes", in.plan->predicted_reserved_bytes}, {"added_seconds", in.plan->added_seconds}};
     j["measured"] = {{"peak_live_bytes", in.measured_peak_bytes}, {"seconds", in.measured_seconds}};
@@ -178,8 +183,9 @@ std::string report_as_text(const std::string& text) {
   }
   if (j.contains("infeasible")) line("does not fit: " + j["infeasible"]["text"].get<std::string>());
   if (j.contains("plan")) {
-    std::snprintf(buffer, sizeof buffer, "plan %s: %lld Values kept, %lld Groups, planned in %.2f s", j["plan"]["scheme"].get<std::string>().c_str(),
-                  (long long)j["plan"]["kept_values"].get<int64_t>(), (long long)j["plan"]["groups"].get<int64_t>(),
+    std::snprintf(buffer, sizeof buffer, "plan %s: %lld Values kept, %lld packed, %lld Groups, planned in %.2f s",
+                  j["plan"]["scheme"].get<std::string>().c_str(), (long long)j["plan"]["kept_values"].get<int64_t>(),
+                  (long long)j["plan"]["packed_values"].get<int64_t>(), (long long)j["plan"]["groups"].get<int64_t>(),
                   j["plan"]["planning_seconds"].get<double>());
     line(buffer);
     line("peak above the Pass's start: predicted " + mebibytes(j["predicted"]["peak_live_bytes"]) + ", measured " +
@@ -189,8 +195,8 @@ std::string report_as_text(const std::string& text) {
     line(buffer);
     if (j.contains("decisions"))
       for (const json& d : j["decisions"])
-        line("  Block " + std::to_string(d["block"].get<int>()) + " " + d["region"].get<std::string>() + ": keeps " + mebibytes(d["kept_bytes"]) + ", drops " +
-             mebibytes(d["dropped_bytes"]) + "; " + d["reason"].get<std::string>());
+        line("  Block " + std::to_string(d["block"].get<int>()) + " " + d["region"].get<std::string>() + ": keeps " + mebibytes(d["kept_bytes"]) + ", packs " +
+             mebibytes(d["packed_bytes"]) + ", drops " + mebibytes(d["dropped_bytes"]) + "; " + d["reason"].get<std::string>());
   }
   if (j.contains("top_kept")) {
     line("kept the most memory:");

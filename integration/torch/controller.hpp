@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "integration/torch/agreement.hpp"
+#include "integration/torch/learned.hpp"
 #include "integration/torch/pass.hpp"
 #include "integration/torch/rest.hpp"
 #include "profiler/profile.hpp"
@@ -94,6 +95,8 @@ class Controller {
   // What the report is made of: the kind of Pass seen last.
   std::optional<Known> last_known() const;
   std::optional<Known> known(uint64_t first_operator) const;
+  Learned learned() const;
+  void resume(Learned learned);         // throws std::logic_error before enable()
   void replace_plan(const Plan& plan);  // apply(): throws std::invalid_argument if it was made for another Trace
 
  private:
@@ -102,11 +105,12 @@ class Controller {
   void forget();                                                                       // all that was learned; under the mutex
   void learn(const std::shared_ptr<Pass>& pass, Known& known);
   void heed_miss(const Pass& pass, Known& known) const;
+  void heed_refusals(const Pass& pass, Known& known);
   bool all_fits(const Pass& pass) const;
   void measured(const std::shared_ptr<Pass>& pass, Known& known) const;
   void settle(const std::shared_ptr<Pass>& pass, Known& known);
   Trace trace_of(const Pass& pass) const;
-  void set_profile(Known& known, Profile profile);
+  void set_profile(Known& known, Profile profile, const Frontier& found = {});
   std::shared_ptr<const std::vector<int32_t>> regions_by_value(const Profile& profile);
   void make_plan(Known& known, int64_t start_live_bytes) const;
   // A round among ranks (agreeing.cpp). Returns what all of them raise, and the smallest budget it names.

@@ -94,7 +94,7 @@ void arm(ThreadState& t) {
 
 void disarm(ThreadState& t) {
   c10::impl::tls_set_dispatch_key_included(c10::DispatchKey::Fake, false);
-  t.armed = false;
+  t.armed = t.armed_midway = t.seen_since = false;
   t.pass.reset();
 }
 
@@ -115,8 +115,10 @@ std::unique_ptr<SavedVariableHooks> our_hooks() {
   if (!pass || pass->finished || pass->backward_seen() || pass->abandoned()) {
     if (pass && !pass->finished) controller.finished(t.pass);
     t.pass = controller.begin_pass();
+    if (!t.armed) t.armed_midway = true;
     arm(t);
   }
+  if (t.seen_since) t.armed_midway = t.seen_since = false;
   return std::make_unique<Handle>(t.pass);
 }
 
@@ -133,7 +135,8 @@ void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
       return;
     }
   }
-  if (!pass) {
+  if (t.armed_midway) t.seen_since = true;
+  if (!pass || t.armed_midway) {
     op.redispatchBoxed(after, stack);
     return;
   }

@@ -14,6 +14,9 @@ struct ThreadState {
   bool records = false;        // a Pass was begun on this thread
   int keep_depth = 0;          // inside keep()
   bool armed = false;
+  // Armed in the middle of an operator, which is not seen any more; the kernels it calls are, and would be taken for the program's own.
+  // Nothing is recorded until a tensor is saved after something was seen.
+  bool armed_midway = false, seen_since = false;
 };
 ThreadState& thread_state();
 

@@ -10,6 +10,7 @@
 //   E4  sum(handles of all Values) + kept handles == live_handles
 //   E5  an Op that is not opaque has one Slot per argument, and every Ref in it names a Value made before it
 //   E6  no Op that was recorded after a Value was stranded reads it while it has a producer
+//   E7  a packed form that is there holds the whole content that the Value names; it is let go of when the Pass is finished
 //
 // Threads: one mutex per Pass. It is never held while the program's own kernel runs; it is held while a replay runs (those kernels are C++ only and
 // take no GIL). Storages that may own a Python object are released after the mutex (Garbage).
@@ -35,6 +36,7 @@
 #include "integration/torch/tags.hpp"
 #include "integration/torch/tensor_view.hpp"
 #include "policy/plan.hpp"
+#include "profiler/packing.hpp"
 #include "profiler/trace.hpp"
 
 namespace reprise::engine {
@@ -78,11 +80,22 @@ struct Op {
   std::vector<int64_t> integers;
 };
 
+// What is known of a Value's packed form in this Pass.
+struct Packed {
+  PackingFacts facts;    // found while learning, or of the form that is there
+  PackedForm form;       // with content
+  c10::Storage content;  // the packed bytes: the Value can be had from them at any time
+  bool refused = false;  // a Plan wanted it packed, and its content did not fit: it is kept
+};
+
 struct Value {
   int32_t producer = kNoOp;  // Op that can make it again
   int64_t bytes = 0;
+  int32_t item_bytes = 0;  // an element, as the tensor shows it that made the Value
+  std::unique_ptr<Packed> packed;
   int32_t handles = 0;                                                                        // saved tensors that still need it
   int32_t reads_left = 0;                                                                     // planned Groups still to come that read it as a Source
+  int32_t unpacks_left = 0;                                                                   // planned Groups still to come that unpack it for their Ops
   int32_t triggered = 0;                                                                      // Groups it has triggered so far
   int32_t next = -1;                                                                          // the Value that overwrote it in the same storage
   int32_t readers = 0;                                                                        // recorded, replayable Ops that read it
@@ -111,9 +124,11 @@ struct Value {
 struct Following {
   Plan plan;
   std::vector<uint64_t> match;                               // Op::match of the Trace it was made for
-  std::vector<uint8_t> drop;                                 // per Value: a Group makes it again. Neither: the Plan does not speak of it
+  std::vector<uint8_t> drop;                                 // per Value: a Group makes or unpacks it. Neither: the Plan does not speak of it
+  std::vector<Packing> pack;                                 // per Value: the form to be held in
   std::vector<uint8_t> keep;                                 // per Value
   std::vector<int32_t> reads;                                // per Value: Groups that name it as a source
+  std::vector<int32_t> unpacks;                              // per Value: Groups that unpack it for their Ops
   std::unordered_map<int32_t, std::vector<int32_t>> groups;  // trigger -> indices into plan.groups, in order
   std::unordered_map<int32_t, int32_t> retained_by;          // Value -> the first Group that makes it and holds it
   static std::shared_ptr<const Following> of(Plan plan, std::vector<uint64_t> match);
@@ -124,6 +139,7 @@ class Caught {
  public:
   void add(uint64_t place);
   bool has(uint64_t place) const;
+  std::vector<uint64_t> places() const;  // in order
   void clear();
   size_t size() const { return count_.load(std::memory_order_relaxed); }
 
@@ -148,7 +164,8 @@ struct PassOptions {
 
 struct Counters {
   std::atomic<int64_t> recorded{0}, replayed{0}, replays{0}, unplanned{0}, dropped{0}, kept{0}, found_alive{0}, opaque{0}, source_copies{0},
-      source_copy_bytes{0}, revoked{0}, revoked_bytes{0}, passes{0}, broken_plans{0}, verified{0}, overflow_bytes{0}, unseen_writes{0}, unrecorded_saved{0};
+      source_copy_bytes{0}, revoked{0}, revoked_bytes{0}, passes{0}, broken_plans{0}, verified{0}, overflow_bytes{0}, unseen_writes{0}, unrecorded_saved{0},
+      packed{0}, packed_away_bytes{0}, unpacked{0}, pack_refused{0}, learned{0};
 };
 extern Counters counters;
 
@@ -190,8 +207,10 @@ class Pass {
   // What the cap has no room for goes to a temporary file until the Pass is finished. Without a limit the Pass is one that is only to be measured.
   void may_overflow(std::optional<size_t> limit_bytes);
   int64_t overflow_bytes() const { return overflow_start_bytes_ < 0 ? 0 : int64_t(overflow::peak_bytes()) - overflow_start_bytes_; }
+  int64_t revoked_bytes() const { return revoked_bytes_; }  // what pressure took, of the Pass's own
   bool only_measured() const { return only_measured_ && overflow_bytes() > 0; }
-  size_t revoke(size_t bytes);  // pressure: lets go of kept Values that can be replayed; returns bytes freed
+  std::vector<int32_t> refused_packings() const;  // Values whose content did not fit the form that the Plan wanted them in
+  size_t revoke(size_t bytes);                    // pressure: lets go of kept Values that can be replayed; returns bytes freed
 
   // ---- after it (trace_writer.cpp) ----
   Trace trace(const std::unordered_map<c10::StorageImpl*, int32_t>& parameter_regions, std::vector<std::string> regions) const;
@@ -229,6 +248,12 @@ class Pass {
   void let_go(Value& value, Garbage& garbage);
   void let_go_if_unneeded(int32_t value, Garbage& garbage);
   std::optional<c10::Storage> available(int32_t value) const;
+  // ---- packed forms (packed.cpp) ----
+  void look_for_packing(int32_t value, const c10::Storage& storage);
+  void pack_value(int32_t value, Packing form, Garbage& garbage);
+  c10::Storage unpack_value(int32_t value);
+  bool is_packed(int32_t value) const { return values_[size_t(value)].packed && values_[size_t(value)].packed->content; }
+
   void settle(int32_t value, const char* reason);  // from now on kept, never made again
   void before_write(int32_t value, Garbage& garbage);
   int32_t after_write(const at::Tensor& tensor, int32_t before, int32_t producer, Garbage& garbage);
@@ -278,6 +303,7 @@ class Pass {
   bool caught_ = false;                // R11 found an unseen write
   int64_t overflow_start_bytes_ = -1;  // in the temporary file when it was allowed; -1: it was not
   bool only_measured_ = false;
+  std::atomic<int64_t> revoked_bytes_{0};
   Replay* running_ = nullptr;
   std::atomic<std::thread::id> replaying_{};
 };

@@ -105,6 +105,11 @@ Plan StepPlanner::adopted(Plan plan, int64_t limit_bytes, const StartLayout& sta
   return plan;
 }
 
+Frontier StepPlanner::known() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return planner_.known();
+}
+
 int64_t StepPlanner::smallest_limit(const StartLayout& start) {
   std::lock_guard<std::mutex> lock(mutex_);
   const int64_t limit = planner_.smallest_limit();

@@ -25,13 +25,14 @@ struct PlanResult {
 // Threads: one mutex; any thread may ask.
 class StepPlanner {
  public:
-  explicit StepPlanner(std::shared_ptr<const Profile> profile)
-      : profile_(std::move(profile)), heap_(heap_shape()), planner_(*profile_, {.search = {}, .heap = heap_}) {}
+  explicit StepPlanner(std::shared_ptr<const Profile> profile, const Frontier& known = {})
+      : profile_(std::move(profile)), heap_(heap_shape()), planner_(*profile_, {.search = {}, .heap = heap_}, known) {}
 
   PlanResult plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start);
   int64_t smallest_limit(const StartLayout& start);
   // Another rank's Plan for a step of the same structure, with the bytes that it needs here. Throws std::invalid_argument where it is none for this step.
   Plan adopted(Plan plan, int64_t limit_bytes, const StartLayout& start) const;
+  Frontier known();  // all Plans found so far
 
  private:
   Plan tried(Plan plan, int64_t limit_bytes, const StartLayout& start) const;

@@ -298,6 +298,7 @@ class Call {
       if (auto s = pass_.available(v); s && !value.uninitialised && !value.slack) {
         value.fingerprint = fingerprint_of(*s);
         value.has_fingerprint = true;
+        pass_.look_for_packing(v, *s);
       }
     };
     for (int32_t v : op.made) take(v);

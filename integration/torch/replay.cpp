@@ -27,29 +27,33 @@ class Replay {
     trigger_ = trigger;
     for (int32_t s : group.sources)
       if (!pass_.available(s)) return false;
+    for (int32_t u : group.unpack)
+      if (!pass_.available(u) && !pass_.is_packed(u)) return false;
     for (int32_t o : group.ops)
       if (size_t(o) >= pass_.ops_.size() || pass_.ops_[size_t(o)].opaque_reason) return false;
     order_.assign(group.ops.begin(), group.ops.end());
     retain_ = {group.retain.begin(), group.retain.end()};
+    unpack_ = {group.unpack.begin(), group.unpack.end()};
     count_uses();
     return true;
   }
 
-  // Everything that `trigger` needs, back to what is there. Where no Plan says more, retains the saved Values of the trigger's own group on the way.
+  // Everything that `trigger` needs, back to what is there or packed. Where no Plan says more, retains the saved Values of the trigger's own group on the way.
   void plan_closure(int32_t trigger) {
     trigger_ = trigger;
+    retain_.insert(trigger);
+    if (pass_.is_packed(trigger)) return;
     std::vector<uint8_t> needed(pass_.ops_.size(), 0), seen(pass_.values_.size(), 0);
     std::vector<int32_t> todo;
     auto want = [&](int32_t v) {
       if (v < 0 || seen[size_t(v)]) return;
       seen[size_t(v)] = 1;
-      if (pass_.available(v)) return;
+      if (pass_.available(v) || pass_.is_packed(v)) return;
       if (pass_.values_[size_t(v)].producer == kNoOp) return;  // read_source says what happened to it
       todo.push_back(v);
     };
     const int32_t group = pass_.values_[size_t(trigger)].group;
     want(trigger);
-    retain_.insert(trigger);
     const bool planned = pass_.options_.following && pass_.values_[size_t(trigger)].producer < pass_.broken_at_;
     for (size_t v = 0; v < pass_.values_.size() && !planned; v++)
       if (const Value& mate = pass_.values_[v]; mate.handles > 0 && mate.group == group && mate.producer != kNoOp && pass_.is_open(mate)) {
@@ -105,6 +109,7 @@ class Replay {
     std::shared_ptr<const Ready> ready;
     {
       StreamChain chain;
+      if (trigger_ >= 0) bring_back_packed(trigger_);
       for (int32_t o : order_) {
         chain.go_to(pass_.ops_[size_t(o)].stream);
         run_op(o);
@@ -140,6 +145,10 @@ class Replay {
           }
   }
 
+  void bring_back_packed(int32_t v) {
+    if (!fresh_.count(v) && pass_.is_packed(v) && !pass_.available(v)) fresh_.emplace(v, pass_.unpack_value(v));
+  }
+
   c10::Storage read_source(const Ref& r, const Op& op) {
     const Value& v = pass_.values_[size_t(r.value)];
     auto s = pass_.available(r.value);
@@ -162,6 +171,7 @@ class Replay {
       c10::DataPtr nothing(nullptr, r.geometry.device);
       return r.geometry.over(c10::Storage(c10::Storage::use_byte_size_t{}, size_t{1} << 40, std::move(nothing), nullptr, false));
     }
+    bring_back_packed(r.value);
     auto it = fresh_.find(r.value);
     const bool ours = it != fresh_.end();
     if (hidden) {  // R6: what it writes there was written once already
@@ -250,6 +260,7 @@ class Replay {
       TORCH_CHECK(fingerprint_of(storage) == value.fingerprint, "reprise: replaying Op ", index, " (", op.facts->name, ") gave other bits than its first run");
       counters.verified++;
     }
+    if (unpack_.count(v)) return;  // a by-product
     fresh_.insert_or_assign(v, storage);
     if (uses_[v] == 0 && !retain_.count(v)) fresh_.erase(v);
   }
@@ -266,7 +277,7 @@ class Replay {
   bool from_scratch_ = false;
   int32_t trigger_ = -1;
   std::vector<int32_t> order_, in_use_;
-  std::unordered_set<int32_t> retain_;
+  std::unordered_set<int32_t> retain_, unpack_;
   std::unordered_map<int32_t, int> uses_;
   std::unordered_map<int32_t, c10::Storage> fresh_;  // made here
   std::vector<std::pair<int32_t, c10::Storage>> written_;

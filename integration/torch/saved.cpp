@@ -42,7 +42,8 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   saved.value = v;
   const Following* plan = options_.following.get();
   const bool planned = plan && values_[size_t(v)].producer < broken_at_ && size_t(v) < plan->keep.size() && (plan->keep[size_t(v)] || plan->drop[size_t(v)]);
-  const bool hold_it = keep || (planned ? plan->keep[size_t(v)] != 0 : options_.unplanned == PassOptions::Unplanned::kKeep);
+  const bool refused = value.packed && value.packed->refused;
+  const bool hold_it = keep || refused || (planned ? plan->keep[size_t(v)] != 0 : options_.unplanned == PassOptions::Unplanned::kKeep);
   if (hold_it) {
     counters.kept++;
     hold(v, garbage);
@@ -92,6 +93,7 @@ Group Pass::before_break(Group group) const {
   const auto later = [&](int32_t v) { return size_t(v) >= values_.size() || values_[size_t(v)].producer >= broken_at_; };
   std::erase_if(group.retain, later);
   std::erase_if(group.sources, later);
+  std::erase_if(group.unpack, later);
   return group;
 }
 
@@ -103,7 +105,7 @@ std::optional<Group> Pass::planned_group(int32_t id) {
   int32_t chosen = -1;
   const auto nth = static_cast<size_t>(values_[size_t(id)].triggered++);
   if (const auto it = plan->groups.find(id); it != plan->groups.end() && nth < it->second.size()) chosen = it->second[nth];
-  else if (const auto with = plan->retained_by.find(id); with != plan->retained_by.end()) chosen = with->second;
+  else if (const auto with = plan->retained_by.find(id); with != plan->retained_by.end() && !is_packed(id)) chosen = with->second;
   if (chosen < 0) return std::nullopt;
   const Group& group = plan->plan.groups[size_t(chosen)];
   return broken_at_ == kNever ? group : before_break(group);
@@ -124,11 +126,17 @@ c10::Storage Pass::fetch(int32_t id) {
   const std::optional<Group> group = planned_group(id);
   note(Mark::kReplayBegin, id);
   replay(*this, id, group ? &*group : nullptr);
-  if (group)
+  if (group) {
     for (int32_t s : group->sources) {
       values_[size_t(s)].reads_left--;
       let_go_if_unneeded(s, garbage);
     }
+    for (int32_t u : group->unpack) {
+      if (u == id) continue;
+      values_[size_t(u)].unpacks_left--;
+      let_go_if_unneeded(u, garbage);
+    }
+  }
   lock.unlock();
   garbage.clear();  // a Source's last owner may be a Python object: not under the mutex, but still a part of the replay
   lock.lock();
@@ -190,8 +198,9 @@ void Pass::stop_recording() {
 void Pass::close(Garbage& garbage) {
   recording_ = false;
   for (Value& v : values_) {
-    v.reads_left = 0;
+    v.reads_left = v.unpacks_left = 0;
     let_go(v, garbage);
+    if (v.packed) v.packed->content = c10::Storage();
   }
   note(Mark::kPassEnd, 0);
   if (overflow_start_bytes_ >= 0 && !finished) {
@@ -231,6 +240,7 @@ size_t Pass::revoke(size_t bytes) {
     freed += size_t(v.bytes);
     counters.revoked++;
     counters.revoked_bytes += v.bytes;
+    revoked_bytes_ += v.bytes;
   }
   if (inside_replay && freed < bytes) freed += give_up_retained(*running_, bytes - freed);
   return freed;

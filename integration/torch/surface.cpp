@@ -219,7 +219,12 @@ std::string counters_json() {
                       {"verified", c.verified.load()},
                       {"overflow_bytes", c.overflow_bytes.load()},
                       {"unseen_writes", c.unseen_writes.load()},
-                      {"unrecorded_saved", c.unrecorded_saved.load()}};
+                      {"unrecorded_saved", c.unrecorded_saved.load()},
+                      {"packed", c.packed.load()},
+                      {"packed_away_bytes", c.packed_away_bytes.load()},
+                      {"unpacked", c.unpacked.load()},
+                      {"pack_refused", c.pack_refused.load()},
+                      {"learned", c.learned.load()}};
   return j.dump();
 }
 
@@ -330,6 +335,14 @@ std::vector<std::string> replayed_modules(const std::string& plan_json) {
 }
 
 void apply(const std::string& plan_json) { Controller::get().replace_plan(Plan::from_json(plan_json)); }
+
+std::string learned() {
+  engine::Learned all = Controller::get().learned();
+  if (all.steps.empty()) throw std::runtime_error("reprise.learned(): no step was learned so far; call auto_checkpoint and train one step first");
+  return all.to_json();
+}
+
+void resume(const std::string& learned_json) { Controller::get().resume(engine::Learned::from_json(learned_json)); }
 
 keep::keep() { engine::enter_keep(); }
 keep::~keep() { engine::leave_keep(); }

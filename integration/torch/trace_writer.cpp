@@ -75,6 +75,7 @@ Trace Pass::trace(const std::unordered_map<c10::StorageImpl*, int32_t>& paramete
     out.outside = v.outside;
     out.saved = v.saved;
     out.must_keep = v.producer == kNoOp;
+    if (v.packed) out.packed = v.packed->facts;
     out.reason = v.keep_reason ? v.keep_reason : v.outside ? "existed before the Pass" : "";
     t.values.push_back(std::move(out));
   }

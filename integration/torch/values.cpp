@@ -3,6 +3,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "integration/torch/engine_internal.hpp"
@@ -28,6 +29,13 @@ void Caught::clear() {
 bool Caught::has(uint64_t place) const {
   std::lock_guard<std::mutex> lock(mutex_);
   return places_.count(place) != 0;
+}
+
+std::vector<uint64_t> Caught::places() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<uint64_t> out(places_.begin(), places_.end());
+  std::sort(out.begin(), out.end());
+  return out;
 }
 
 // Waits for the device: for REPRISE_VERIFY only.
@@ -81,6 +89,7 @@ int32_t Pass::new_value(const at::Tensor& tensor, int32_t producer) {
   Value v;
   v.producer = producer;
   v.bytes = static_cast<int64_t>(storage.nbytes());
+  v.item_bytes = static_cast<int32_t>(tensor.itemsize());
   v.storage = storage.getWeakStorageImpl();
   v.group = group_;
   const auto id = static_cast<int32_t>(values_.size());
@@ -159,7 +168,8 @@ void Pass::let_go(Value& v, Garbage& garbage) {
 void Pass::let_go_if_unneeded(int32_t id, Garbage& garbage) {
   Value& v = values_[size_t(id)];
   if (v.handles > 0 || v.reads_left > 0 || v.in_use || v.producer == kNoOp) return;
-  let_go(v, garbage);
+  if (v.unpacks_left == 0 || is_packed(id)) let_go(v, garbage);
+  if (v.unpacks_left == 0 && is_packed(id)) garbage.push_back(std::move(v.packed->content)), v.packed->content = c10::Storage();
 }
 
 std::optional<c10::Storage> Pass::available(int32_t id) const {
@@ -302,6 +312,8 @@ void Pass::follow(size_t index) {
   auto apply = [&](int32_t id) {
     if (id < 0 || size_t(id) >= plan->keep.size()) return;
     values_[size_t(id)].reads_left = plan->reads[size_t(id)];
+    values_[size_t(id)].unpacks_left = plan->unpacks[size_t(id)];
+    if (plan->pack[size_t(id)] != Packing::kNone) pack_value(id, plan->pack[size_t(id)], garbage);
     if (plan->keep[size_t(id)] && !values_[size_t(id)].uninitialised) hold(id, garbage);
   };
   for (int32_t v : op.made) apply(v);
@@ -330,7 +342,10 @@ std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> 
   auto f = std::make_shared<Following>();
   f->keep.assign(size_t(plan.value_count), 0);
   f->drop.assign(size_t(plan.value_count), 0);
+  f->pack.assign(size_t(plan.value_count), Packing::kNone);
   f->reads.assign(size_t(plan.value_count), 0);
+  f->unpacks.assign(size_t(plan.value_count), 0);
+  for (const PackedValue& p : plan.pack) f->pack[size_t(p.value)] = p.form, f->drop[size_t(p.value)] = 1;
   for (int32_t v : plan.keep) f->keep[size_t(v)] = 1;
   for (size_t g = 0; g < plan.groups.size(); g++) {
     f->groups[plan.groups[g].trigger].push_back(static_cast<int32_t>(g));
@@ -340,6 +355,8 @@ std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> 
       f->retained_by.emplace(v, static_cast<int32_t>(g));
     }
     for (int32_t s : plan.groups[g].sources) f->reads[size_t(s)]++;
+    for (int32_t u : plan.groups[g].unpack)
+      if (u != plan.groups[g].trigger) f->unpacks[size_t(u)]++;
   }
   f->plan = std::move(plan);
   f->match = std::move(match);
@@ -353,6 +370,8 @@ std::string Pass::check_invariants() const {
     const Value& v = values_[i];
     handles += v.handles;
     if (v.handles < 0) return "E4: Value " + std::to_string(i) + " has " + std::to_string(v.handles) + " handles";
+    if (is_packed(int32_t(i)) && (finished || v.packed->form.bytes != v.bytes))
+      return "E7: Value " + std::to_string(i) + " has a packed form that is not its own";
     if (v.held && !v.held_is_private && v.next >= 0)
       return "E1: Value " + std::to_string(i) + " holds a storage that Value " + std::to_string(v.next) + " overwrote";
   }

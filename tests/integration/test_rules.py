@@ -510,18 +510,43 @@ def test_r12_backward_in_another_thread(stack):
 
 
 def test_r12_two_threads_share_a_group(stack):
-    """Two backwards of one graph at once, as two devices would: equal to one after the other."""
+    """Two backwards of one graph at once, as two devices would, in step at every layer: equal to one after the other, and each Group is replayed by one of them."""
     learn(stack, policy="chunks(8)", steps=2)
     stack.zero_grad()
-    h = stack(batch())
-    first, second = h.square().mean(), h.sin().mean()
-    expected = [a + b for a, b in zip(torch.autograd.grad(first, list(stack.parameters()), retain_graph=True),
-                                      torch.autograd.grad(second, list(stack.parameters()), retain_graph=True))]
-    found = {}
-    threads = [threading.Thread(target=lambda k=k, y=y: found.update({k: torch.autograd.grad(y, list(stack.parameters()), retain_graph=True)}))
-               for k, y in ((0, first), (1, second))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
+    parameters, h, in_step = list(stack.parameters()), batch(), threading.Event()
+    barrier = threading.Barrier(2, timeout=60)
+
+    def wait_for_the_other(grad):
+        if in_step.is_set():
+            barrier.wait()
+    for layer in stack.layers:
+        h = layer(h)
+        h.register_hook(wait_for_the_other)
+    losses, found = [h.square().mean(), h.sin().mean()], {}
+
+    def backward(k):
+        found[k] = torch.autograd.grad(losses[k], parameters, retain_graph=True)
+    alone = [counted(lambda: backward(k))["replays"] for k in range(2)]
+    expected = [a + b for a, b in zip(found[0], found[1])]
+    assert min(alone) >= 8
+    found.clear()
+    in_step.set()
+    threads = [threading.Thread(target=backward, args=(k,)) for k in range(2)]
+    together = counted(lambda: [t.start() for t in threads] + [t.join(120) for t in threads])["replays"]
     assert all(torch.equal(a + b, e) for a, b, e in zip(found[0], found[1], expected))
+    assert together <= max(alone) + 2
+
+
+def test_r12_forward_in_a_thread_that_is_gone(stack):
+    """A new thread for every forward: what the first one teaches is followed by the third."""
+    def step():
+        out = []
+        thread = threading.Thread(target=lambda: out.append(stack(batch()).square().mean()))
+        thread.start()
+        thread.join()
+        out[0].backward()
+    reprise.auto_checkpoint(stack, "100%", policy="full")
+    step()
+    step()
+    seen = counted(step)
+    assert seen["replayed"] > 0 and seen["unplanned"] == 0

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <functional>
 #include <map>
 
 #include "policy/planner.hpp"
@@ -46,11 +48,16 @@ TEST(MinCut, TakesFlowBack) {
   EXPECT_EQ(cut.solve(0, 1), 2);
 }
 
-// Peak and least seconds of every Choice that no other beats in both: every keep, two memo levels, every cut. In order of bytes.
+int choice_bits(const Instance& in) {
+  const auto packable = std::count_if(in.packed_bytes.begin(), in.packed_bytes.end(), [](int64_t b) { return b > 0; });
+  return 2 * in.values() + in.ops() - 1 + static_cast<int>(packable);
+}
+
+// Peak and least seconds of every Choice that no other beats in both: every keep, every pack, two memo levels, every cut. In order of bytes.
 std::vector<std::pair<int64_t, double>> everything(const Instance& in) {
   std::map<int64_t, double> least;
   Pricer pricer(in);
-  const int bits = 2 * in.values() + in.ops() - 1;
+  const int bits = choice_bits(in);
   for (uint32_t word = 0; word < 1U << bits; word++) {
     Choice c(in);
     uint32_t rest = word;
@@ -61,6 +68,7 @@ std::vector<std::pair<int64_t, double>> everything(const Instance& in) {
     };
     for (uint8_t& x : c.keep) x |= bit();
     for (uint8_t& x : c.memo) x = bit();
+    for (size_t v = 0; v < c.pack.size(); v++) c.pack[v] = in.packed_bytes[v] > 0 ? bit() : 0;
     for (size_t o = 1; o < c.cut.size(); o++) c.cut[o] = bit();
     pricer.price(c, kNoLimit);
     const auto [it, fresh] = least.emplace(pricer.peak_bytes(), pricer.seconds());
@@ -80,15 +88,19 @@ PlannerOptions quick() {
   return o;
 }
 
-TEST(Bound, NoChoiceOfSmallTracesAddsLessAndThePlannerFindsTheLeast) {
-  int limits = 0, positive = 0, tight = 0;
-  for (uint64_t seed = 1; seed <= 30; seed++) {
-    const Profile profile = Profile::from_trace(testing::tight_graph(seed, 6));
+struct Seen {
+  int limits = 0, positive = 0, tight = 0, packed = 0;
+};
+
+Seen check_against_everything(uint64_t seeds, const std::function<Trace(uint64_t)>& trace_of) {
+  Seen seen;
+  for (uint64_t seed = 1; seed <= seeds; seed++) {
+    const Profile profile = Profile::from_trace(trace_of(seed));
     const Instance in(profile);
-    if (2 * in.values() + in.ops() - 1 > 17) continue;
+    if (choice_bits(in) > 17) continue;
     for (const auto& [limit, least] : everything(in)) {
       if (least <= 0) continue;
-      SCOPED_TRACE(::testing::Message() << "tight_graph(" << seed << ", 6) within " << limit << " bytes");
+      SCOPED_TRACE(::testing::Message() << "seed " << seed << " within " << limit << " bytes");
       const double bound = Bound(in).run(limit, least).seconds;
       EXPECT_LE(bound, least);
       const Plan found = plan(profile, limit, quick());
@@ -96,12 +108,22 @@ TEST(Bound, NoChoiceOfSmallTracesAddsLessAndThePlannerFindsTheLeast) {
       EXPECT_LE(found.predicted_live_bytes, limit);
       EXPECT_LE(found.lower_bound_seconds, found.added_seconds);
       EXPECT_EQ(simulate(found, profile).peak_live_bytes, found.predicted_live_bytes);
-      limits++, positive += bound > 0, tight += bound > 0.9 * least;
+      seen.limits++, seen.positive += bound > 0, seen.tight += bound > 0.9 * least, seen.packed += !found.pack.empty();
     }
   }
-  std::printf("%d limits, bound above 0 in %d, within 10 %% of the least in %d\n", limits, positive, tight);
-  EXPECT_GE(limits, 40);
-  EXPECT_GE(2 * positive, limits);
+  std::printf("%d limits, bound above 0 in %d, within 10 %% of the least in %d; plans that pack %d\n", seen.limits, seen.positive, seen.tight, seen.packed);
+  return seen;
+}
+
+TEST(Bound, NoChoiceOfSmallTracesAddsLessAndThePlannerFindsTheLeast) {
+  const Seen seen = check_against_everything(30, [](uint64_t seed) { return testing::tight_graph(seed, 6); });
+  EXPECT_GE(seen.limits, 40);
+  EXPECT_GE(2 * seen.positive, seen.limits);
+}
+
+TEST(Bound, NorWherePackingIsAChoice) {
+  const Seen seen = check_against_everything(60, [](uint64_t seed) { return testing::with_packing(testing::tight_graph(seed, 5), seed); });
+  EXPECT_GE(seen.packed, 20);
 }
 
 TEST(Bound, GrowsAsTheLimitShrinks) {

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "policy/planner.hpp"
 #include "policy/schemes.hpp"
 #include "profiler/json_document.hpp"
 #include "tests/policy/tracer.hpp"
@@ -18,7 +19,8 @@ Plan sample() {
   p.value_count = 4;
   p.op_count = 4;
   p.keep = {0, 2};
-  p.groups = {{3, {1, 3}, {3}, {0}}};
+  p.pack = {{1, Packing::kBits}};
+  p.groups = {{3, {3}, {3}, {0}, {1}}, {1, {}, {1}, {}, {1}}};
   return p;
 }
 
@@ -40,8 +42,17 @@ std::string with(const char* field, nlohmann::json value) {
   return error_of([&] { Plan::from_json(write_document("Plan", Plan::kVersion, body)); });
 }
 
+TEST(CheckPlan, NamesAPackedFormThatTheProfileLacks) {
+  const Profile profile = Profile::from_trace(testing::with_packing(testing::transformer(3, 4096), 3));
+  Plan p = scheme_plan(profile, "random(5)");
+  ASSERT_FALSE(p.pack.empty());
+  EXPECT_EQ(error_of([&] { check_plan(p, profile); }), "no error");
+  p.pack[0].form = Packing::kOneByte;
+  EXPECT_EQ(error_of([&] { check_plan(p, profile); }), "Plan P6: Value " + std::to_string(p.pack[0].value) + " has no packed form \"one_byte\"");
+}
+
 TEST(PlanJson, RoundTrips) {
-  const Profile profile = Profile::from_trace(testing::transformer(3, 4096));
+  const Profile profile = Profile::from_trace(testing::with_packing(testing::transformer(3, 4096), 3));
   for (const char* s : {"none", "full", "chunks(2)", "random(5)"}) {
     const Plan p = scheme_plan(profile, s);
     EXPECT_EQ(Plan::from_json(p.to_json()).to_json(), p.to_json());
@@ -62,6 +73,10 @@ TEST(PlanJson, BadFieldsAreNamed) {
   EXPECT_EQ(with("added_seconds", "x"), "Plan JSON: body.added_seconds: \"x\" is not a number");
   EXPECT_EQ(with("limit_bytes", -1), "Plan JSON: body.limit_bytes: -1 is below 0");
   EXPECT_EQ(with("limit_bytes", nlohmann::json(nlohmann::json::value_t::discarded)), "Plan JSON: body.limit_bytes: is missing");
+  EXPECT_EQ(with("pack", {{{"value", 1}, {"form", "zip"}}}), "Plan JSON: body.pack[0].form: \"zip\" is none of none, bits, one_byte, two_bytes, four_bytes");
+  EXPECT_EQ(with("pack", {{{"value", 4}, {"form", "bits"}}}), "Plan JSON: body.pack[0].value: 4 is above 3");
+  EXPECT_EQ(with("pack", {{{"value", 1}}}), "Plan JSON: body.pack[0].form: is missing");
+  EXPECT_EQ(with("pack", nlohmann::json::array()), "Plan P6: Group 0: unpacked Value 1 is not packed");
   EXPECT_EQ(with("surprise", 1), "Plan JSON: body: \"surprise\" is not a field");
   EXPECT_EQ(with("groups", nlohmann::json::array({5})), "Plan JSON: body.groups[0]: 5 is not an object");
   EXPECT_EQ(with("trace_signature", -1), "Plan JSON: body.trace_signature: -1 is not an unsigned integer");
@@ -74,7 +89,7 @@ TEST(PlanJson, BadEnvelopesAreNamed) {
   EXPECT_EQ(read(good), "no error");
   EXPECT_EQ(read(""), "Plan JSON: document: not valid JSON, or cut short, at 0 bytes");
   EXPECT_EQ(read(good.substr(0, 100)), "Plan JSON: document: not valid JSON, or cut short, at 100 bytes");
-  EXPECT_EQ(read(replaced("\"version\":1", "\"version\":2")), "Plan JSON: version: 2, this build reads 1");
+  EXPECT_EQ(read(replaced("\"version\":2", "\"version\":1")), "Plan JSON: version: 1, this build reads 2");
   EXPECT_EQ(read(replaced("\"Plan\"", "\"Profile\"")), "Plan JSON: reprise: \"Profile\", expected \"Plan\"");
   EXPECT_EQ(read(replaced("\"keep\":[0,2]", "\"keep\":[0,3]")).substr(0, 20), "Plan JSON: checksum:");
   EXPECT_EQ(read("[1]"), "Plan JSON: document: [1] is not an object");
@@ -89,9 +104,15 @@ TEST(PlanInvariants, ViolationsAreNumbered) {
   };
   EXPECT_EQ(broken([](Plan&) {}), "no error");
   EXPECT_EQ(broken([](Plan& p) { p.groups[0].ops = {1, 9}; }), "Plan P1:");
+  EXPECT_EQ(broken([](Plan& p) { p.groups[0].unpack = {9}; }), "Plan P1:");
   EXPECT_EQ(broken([](Plan& p) { p.groups[0].ops = {3, 1}; }), "Plan P2:");
   EXPECT_EQ(broken([](Plan& p) { p.groups[0].retain = {2}; }), "Plan P4:");
+  EXPECT_EQ(broken([](Plan& p) { p.groups[0].ops.clear(); }), "Plan P4:");
   EXPECT_EQ(broken([](Plan& p) { p.groups[0].sources = {1}; }), "Plan P5:");
+  EXPECT_EQ(broken([](Plan& p) { p.pack.push_back({1, Packing::kBits}); }), "Plan P6:");
+  EXPECT_EQ(broken([](Plan& p) { p.pack[0] = {0, Packing::kBits}; }), "Plan P6:");
+  EXPECT_EQ(broken([](Plan& p) { p.pack[0].form = Packing::kNone; }), "Plan P6:");
+  EXPECT_EQ(broken([](Plan& p) { p.groups[0].unpack = {0}; }), "Plan P6:");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <stdexcept>
 
 #include "policy/schemes.hpp"
 #include "policy/simulate.hpp"
@@ -43,6 +44,23 @@ TEST(Planner, ReservedBytesOfTheCoreFit) {
   EXPECT_LE(p.predicted_reserved_bytes, limit);
   EXPECT_GE(p.predicted_reserved_bytes, p.predicted_live_bytes);
   EXPECT_EQ(simulate(p, profile).peak_live_bytes, p.predicted_live_bytes);
+}
+
+// Where in its page the first live piece lies decides what the hole before it can serve.
+TEST(Simulate, TheHeapBeginsWhereInItsPageTheRealOneDoes) {
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  testing::Tracer t;
+  const int32_t x = t.outside(1), y = t.op("make", {x}, kMiB - 4096);
+  t.save(y);
+  t.gone(y);
+  t.forward_end();
+  t.node({y}, {y});
+  const Profile profile = Profile::from_trace(t.finish());
+  const Plan keeps = scheme_plan(profile, "none");
+  const HeapShape gpu{size_t(2 * kMiB), 512, 0};
+  EXPECT_EQ(simulate(keeps, profile, {{kMiB / 2, kMiB}}, gpu).peak_reserved_bytes,
+            3 * kMiB);                                                              // in the page's middle: both holes are too small, another page is needed
+  EXPECT_EQ(simulate(keeps, profile, {{0, kMiB}}, gpu).peak_reserved_bytes, kMiB);  // the other half of its page is enough
 }
 
 TEST(Planner, InfeasibleNamesTheSmallestLimit) {
@@ -116,6 +134,22 @@ TEST(Frontier, ServesLaterLimits) {
       EXPECT_LE(planner.plan(p.limit_bytes).added_seconds, p.added_seconds);
     }
   }
+}
+
+TEST(Frontier, AnotherPlannerGoesOnFromIt) {
+  const Profile profile = Profile::from_trace(testing::with_packing(testing::transformer(6, 1 << 18), 2));
+  PlannerOptions o;
+  o.search.prices = 4000;
+  Planner first(profile, o);
+  const int64_t limit = first.scheme("none").predicted_live_bytes / 2;
+  const Plan found = first.plan(limit);
+  const Frontier known = Frontier::from_json(first.known().to_json());
+  PlannerOptions none = o;
+  none.search.prices = 1;  // a search of its own would find nothing like it
+  EXPECT_EQ(Planner(profile, none, known).plan(limit).to_json(), found.to_json());
+  EXPECT_NE(Planner(profile, none).plan(limit).to_json(), found.to_json());
+  EXPECT_LE(Planner(profile, o, known).plan(limit + limit / 50).added_seconds, found.added_seconds);  // A2
+  EXPECT_THROW(Planner(Profile::from_trace(testing::transformer(5, 1 << 18)), o, known), std::invalid_argument);
 }
 
 TEST(Frontier, IsMonotoneAndRoundTrips) {

@@ -194,6 +194,15 @@ inline Trace random_graph(uint64_t seed, int32_t ops) {
   return t.finish();
 }
 
+// The same step where about every third Value has a packed form, with seconds of its own.
+inline Trace with_packing(Trace trace, uint64_t seed) {
+  const auto next = [&seed](uint64_t n) { return (seed = seed * 6364136223846793005ULL + 1442695040888963407ULL, (seed >> 33) % n); };
+  for (TraceValue& v : trace.values)
+    if (!v.outside && next(3) == 0)
+      v.packed = {Packing::kBits, v.bytes / 32, 0.125 * static_cast<double>(1 + next(3)), next(2) ? 0 : 0.0625 * static_cast<double>(1 + next(3))};
+  return trace;
+}
+
 // A random graph that lets go of everything after its last use, so that what is kept decides the peak: skips, unsaved Values, sizes and seconds of all kinds.
 inline Trace tight_graph(uint64_t seed, int32_t ops) {
   const auto next = [&seed](uint64_t n) { return (seed = seed * 6364136223846793005ULL + 1442695040888963407ULL, (seed >> 33) % n); };

@@ -77,6 +77,28 @@ TEST(Profile, RefineTakesMedians) {
   EXPECT_THROW(refine(p, t), std::invalid_argument);
 }
 
+TEST(Profile, PackedFormsBelongToWhatIsMadeAndNotKept) {
+  Trace t = testing::chain(3, 640);
+  const PackingFacts bits{Packing::kBits, 20, 0.5, 0};
+  const int32_t first = t.ops[1].outputs[0], second = t.ops[3].outputs[0];
+  t.values[size_t(first)].packed = t.values[size_t(second)].packed = bits;
+  t.ops[1].opaque = true;
+  const Profile p = Profile::from_trace(t);
+  EXPECT_EQ(value_of(p, first).packed, PackingFacts{});
+  EXPECT_EQ(value_of(p, second).packed, bits);
+  EXPECT_EQ(value_of(without_packing(p, {second}), second).packed, PackingFacts{});
+}
+
+TEST(Profile, SettledKeepsWhatIsKnownOfPackedForms) {
+  Trace t = testing::chain(3, 640), later = t;
+  const int32_t a = t.ops[1].outputs[0], b = t.ops[3].outputs[0];
+  t.values[size_t(a)].packed = t.values[size_t(b)].packed = {Packing::kBits, 20, 0.5, 0.25};
+  later.values[size_t(b)].packed = {Packing::kBits, 20, 0.125, 0};  // packed by the Plan, and never asked for
+  const Profile p = settled(Profile::from_trace(t), later);
+  EXPECT_EQ(value_of(p, a).packed, (PackingFacts{Packing::kBits, 20, 0.5, 0.25}));
+  EXPECT_EQ(value_of(p, b).packed, (PackingFacts{Packing::kBits, 20, 0.125, 0.25}));
+}
+
 TEST(Profile, RegionsAddUp) {
   Trace t = testing::chain(2, 640);
   t.regions = {"", "layers.1"};
@@ -90,7 +112,7 @@ TEST(Profile, RegionsAddUp) {
 
 TEST(ProfileJson, RoundTrips) {
   for (uint64_t seed = 1; seed <= 20; seed++) {
-    const Profile p = Profile::from_trace(testing::random_graph(seed, 30));
+    const Profile p = Profile::from_trace(testing::with_packing(testing::random_graph(seed, 30), seed));
     EXPECT_EQ(Profile::from_json(p.to_json()), p) << seed;
   }
 }
@@ -112,6 +134,12 @@ TEST(ProfileJson, BadInputsAreNamed) {
   EXPECT_EQ(with("/ops/0/forward_seconds", 1e300), "Profile JSON: body.ops[0].forward_seconds: 1e+300 is above 1000000000.0");
   EXPECT_EQ(with("/ops/0/replayable", 1), "Profile JSON: body.ops[0].replayable: 1 is not true or false");
   EXPECT_EQ(with("/values/0/makers/0", 9), "Profile JSON: body.values[0].makers[0]: 9 is above 3");
+  EXPECT_EQ(with("/values/0/packed/form", "zip"), "Profile JSON: body.values[0].packed.form: \"zip\" is none of none, bits, one_byte, two_bytes, four_bytes");
+  EXPECT_EQ(with("/values/0/packed/bytes", 20), "Profile F6: Value 0 has no packed form and something to know of it");
+  EXPECT_EQ(with("/values/0/packed", {{"form", "bits"}, {"bytes", 640}, {"pack_seconds", 0}, {"unpack_seconds", 0}}),
+            "Profile F6: Value 0 is packed to 640 of 640 bytes");
+  EXPECT_EQ(with("/values/0/packed", {{"form", "bits"}, {"bytes", 20}, {"pack_seconds", -1}, {"unpack_seconds", 0}}),
+            "Profile JSON: body.values[0].packed.pack_seconds: -1 is below 0.0");
   EXPECT_EQ(with("/threads", 0), "Profile JSON: body.threads: 0 is below 1");
   EXPECT_EQ(with("/steps", {1}), "Profile JSON: body.steps: 1 entries, must be even");
   EXPECT_EQ(with("/steps/0", 99), "Profile JSON: body.steps[0]: 99 is above 8");

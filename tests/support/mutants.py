@@ -38,8 +38,6 @@ MUTANTS = [
     Mutant("R3", "what is alive is made again", "integration/torch/saved.cpp",
            "  if (auto s = available(id)) {\n    counters.found_alive++;", "  if (auto s = available(id); s && values_[size_t(id)].producer == kNoOp) {\n    counters.found_alive++;",
            (RULES, "-k", "r3")),
-    Mutant("R3", "a Value asked for out of turn brings back its whole stretch", "integration/torch/saved.cpp",
-           "else if (const auto with = plan->retained_by.find(id); with != plan->retained_by.end()) chosen = with->second;", "else group_ = 0;", (RULES, "-k", "r3")),
     Mutant("R4", "operators written in Python count as pure functions", "integration/torch/operator_facts.cpp",
            "if (!known_namespace(facts.name))", "if (!known_namespace(facts.name) && facts.name.empty())", (RULES, "-k", "r4 or r2")),
     Mutant("R5", "random numbers of a replay come from the live generator", "integration/torch/replay.cpp",

@@ -17,8 +17,8 @@ from reprise import _core, distributed
 _core.set_ranks_finder(distributed.current)
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "Infeasible", "Plan", "Profile", "Report", "apply", "auto_checkpoint", "counters", "holders", "keep", "memory_stats", "plan", "profile", "report",
-           "reset_peaks", "undo"]
+__all__ = ["Budget", "Infeasible", "Learned", "Plan", "Profile", "Report", "apply", "auto_checkpoint", "counters", "holders", "keep", "learned", "memory_stats",
+           "plan", "profile", "report", "reset_peaks", "resume", "undo"]
 
 SUPPORTED = ("2.11", "2.12", "2.13", "2.14", "2.15")
 
@@ -74,6 +74,12 @@ class Plan(_Document):
     """What to keep and what to replay."""
 
     _check = staticmethod(_core.check_plan)
+
+
+class Learned(_Document):
+    """What was found out about the steps of a program: their Profiles, and all Plans found. save() it beside the model's checkpoint."""
+
+    _check = staticmethod(_core.check_learned)
 
 
 class Report(_Document):
@@ -167,6 +173,19 @@ def counters():
 
 def profile():
     return Profile(_core.profile_json())
+
+
+def learned():
+    """What was found out about the steps so far, to go on from in another process: `reprise.learned().save(path)`."""
+    return Learned(_core.learned_json())
+
+
+def resume(learned):
+    """After auto_checkpoint, in another process: `reprise.resume(reprise.Learned.load(path))`. Steps begin under their plans; none is measured first.
+    A program that does something else than what was learned is measured anew, as ever."""
+    if not isinstance(learned, Learned):
+        raise TypeError(f"argument learned: {type(learned).__name__} is no reprise.Learned; Learned.load(path) reads one")
+    _core.resume(learned.to_json())
 
 
 def plan(budget=None, policy="auto"):
