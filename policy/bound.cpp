@@ -128,6 +128,8 @@ double Bound::evaluate(int64_t limit) {
 
 void Bound::note(double value, int64_t limit, Answer& answer) {
   answer.seconds = std::max(answer.seconds, value);
+  const double slope = std::accumulate(price_.begin(), price_.end(), 0.0);
+  lines_.push_back({value + slope * static_cast<double>(limit), -slope});
   const int64_t peak = *std::max_element(level_.begin(), level_.end());
   if (std::abs(static_cast<double>(peak - limit)) > 0.15 * static_cast<double>(limit)) return;
   Choice c(in_);
@@ -141,9 +143,6 @@ void Bound::note(double value, int64_t limit, Answer& answer) {
 
 // One moment's price alone: the lines through the two cuts on either side of the limit meet at a new cut, or at no lower one: then this is the best price.
 void Bound::raise_alone(int32_t m, int64_t limit, Answer& answer) {
-  struct Line {
-    double start, slope;
-  };
   const auto line = [&](double price) {
     price_[at(m)] = price;
     const double value = evaluate(limit);
@@ -215,8 +214,23 @@ Bound::Answer Bound::run(int64_t limit, double target, int32_t cuts) {
     climb(limit, target, cuts / 5, answer);
   }
   climb(limit, target, cuts, answer);
-  answer.seconds = std::max(0.0, answer.seconds * (1 - 1e-9));
+  answer.seconds = at_least(limit);
   return answer;
+}
+
+Bound::Answer Bound::run_next(int64_t limit, double target, int32_t cuts) {
+  if (moments_.empty()) return run(limit, target);
+  Answer answer;
+  climb(limit, target, cuts, answer);
+  if (static_cast<int32_t>(moments_.size()) < most_moments_ && add_moment()) climb(limit, target, cuts, answer);
+  answer.seconds = at_least(limit);
+  return answer;
+}
+
+double Bound::at_least(int64_t limit) const {
+  double most = 0;
+  for (const Line& l : lines_) most = std::max(most, l.start + l.slope * static_cast<double>(limit));
+  return most * (1 - 1e-9);
 }
 
 }  // namespace reprise

@@ -35,12 +35,19 @@ class Bound {
 
   // target: seconds of the best Choice known, which scales the steps (0: none known).
   Answer run(int64_t limit_bytes, double target_seconds, int32_t cuts = 200);
+  // The same, from the moments and prices of the limit before: for a sweep over many limits.
+  Answer run_next(int64_t limit_bytes, double target_seconds, int32_t cuts = 40);
+  // B3  for given prices L is a line over the limit, so each one found bounds every limit: the highest of them there.
+  double at_least(int64_t limit_bytes) const;
 
  private:
   static constexpr int32_t kSource = 0, kSink = 1;
   struct Hold {
     int32_t value, moment, edge, needed;
     bool packed;  // the cheaper of the two at the prices set last
+  };
+  struct Line {
+    double start, slope;  // seconds, seconds a byte
   };
   enum Held : uint8_t { kNot, kKept, kPacked };
 
@@ -64,6 +71,7 @@ class Bound {
   std::vector<int32_t> moments_;       // cells, rising
   std::vector<Hold> holds_;
   MinCut cut_;
+  std::vector<Line> lines_;
   double scale_ = 1;            // capacities per second
   std::vector<double> price_;   // per moment: seconds a byte
   std::vector<int64_t> level_;  // per moment, of the last cut

@@ -36,6 +36,29 @@ Frontier Frontier::from_json(const std::string& text) {
   return out;
 }
 
+double added_seconds(const Plan& plan, const Profile& profile, double overhead) {
+  const Instance in(profile, overhead);
+  std::unordered_map<int32_t, size_t> dense;
+  for (size_t v = 0; v < profile.values().size(); v++) dense[profile.values()[v].trace_value] = v;
+  double sum = 0;
+  for (const PackedValue& p : plan.pack) sum += in.pack_seconds[dense.at(p.value)];
+  for (const Group& g : plan.groups) {
+    for (int32_t o : g.ops) sum += in.seconds[at(o)] + overhead;
+    for (int32_t u : g.unpack) sum += in.unpack_seconds[dense.at(u)] + overhead;
+  }
+  return sum;
+}
+
+bool worth_changing(const Plan& last, const Plan& found, const Profile& profile) {
+  constexpr double kHardly = 0.03;  // of the added seconds
+  try {
+    check_plan(last, profile);
+  } catch (const std::invalid_argument&) {
+    return true;
+  }
+  return found.added_seconds < (1 - kHardly) * added_seconds(last, profile);
+}
+
 void check_plan(const Plan& plan, const Profile& profile) {
   plan.validate();
   const auto fail = [](const std::string& what) { throw std::invalid_argument("Plan P3: " + what); };

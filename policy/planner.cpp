@@ -80,10 +80,8 @@ struct Planner::State {
   }
 
   // Searches until the reserved bytes of the simulated core fit too; all that was looked at is remembered.
-  void look(int64_t room, std::vector<Choice> starts, double share, bool ask_bound = true) {
+  void look(int64_t room, std::vector<Choice> starts, double share) {
     int64_t target = room;
-    if (ask_bound)
-      for (Choice& c : bound.run(target, 0).choices) starts.push_back(std::move(c));
     for (int32_t attempt = 0; attempt < std::max(1, options.simulate_attempts) && target > 0; attempt++) {
       const reprise::Found f = search().run(target, starts, attempt == 0 ? share : share / 4);
       const Plan p = priced(f.choice, "auto", room);
@@ -130,6 +128,7 @@ Plan Planner::plan(int64_t limit) {
   if (std::find(s.asked.begin(), s.asked.end(), limit) == s.asked.end()) {
     bool close = false;
     std::vector<Choice> starts = s.neighbours(room, close);
+    for (Choice& c : s.bound.run(room, 0).choices) starts.push_back(std::move(c));
     s.look(room, std::move(starts), close ? 0.4 : 1.0);
     s.asked.push_back(limit);
   }
@@ -168,8 +167,12 @@ Frontier Planner::frontier(int32_t count) {
   for (int32_t k = count - 2; k >= 0; k--)
     limits.push_back(low + static_cast<int64_t>(static_cast<double>(high - low) * std::pow(static_cast<double>(k) / count, 1.5)));
   bool close = false;
-  for (int64_t l : limits) s.look(room_in(l), s.neighbours(room_in(l), close), 0.2);
-  for (size_t k = limits.size(); k-- > 0;) s.look(room_in(limits[k]), s.neighbours(room_in(limits[k]), close), 0.1, false);
+  for (int64_t l : limits) {
+    std::vector<Choice> starts = s.neighbours(room_in(l), close);
+    for (Choice& c : s.bound.run_next(room_in(l), 0).choices) starts.push_back(std::move(c));
+    s.look(room_in(l), std::move(starts), 0.12);
+  }
+  for (size_t k = limits.size(); k-- > 0;) s.look(room_in(limits[k]), s.neighbours(room_in(limits[k]), close), 0.06);
   Frontier out;
   out.trace_signature = s.profile.data().trace_signature;
   s.asked.insert(s.asked.end(), limits.begin(), limits.end());
@@ -178,7 +181,7 @@ Frontier Planner::frontier(int32_t count) {
     if (f.plan.added_seconds <= 0) continue;
     out.plans.push_back(f.plan);
     out.plans.back().limit_bytes = limit_for(f.needs);
-    out.plans.back().lower_bound_seconds = s.bound.run(limit_for(f.needs), f.plan.added_seconds).seconds;
+    out.plans.back().lower_bound_seconds = s.bound.at_least(limit_for(f.needs));
   }
   out.plans.push_back(std::move(none));
   return out;

@@ -5,7 +5,7 @@
 // A1  every Plan's lower_bound_seconds <= its added_seconds; no schedule within its limit adds less than the bound
 // A2  a Planner never answers a limit with a slower Plan than one that it answered a smaller limit with before
 // Cost (CPU, models of 70 to 440 Ops): 0.2 to 0.6 s for the first limit, 0.1 s for one between two near ones, nothing for one asked before; a Frontier of 20
-// 2.5 to 4.5 s; an infeasible limit 1.2 s more.
+// 1.4 to 2 s; an infeasible limit 0.5 s more.
 // Threads: a Planner is used by one thread at a time. Failure: std::invalid_argument for a limit below 0 or a count outside [1, 1000].
 #pragma once
 
@@ -74,6 +74,13 @@ Plan plan(const Profile& profile, int64_t limit_bytes, const PlannerOptions& opt
 Plan plan_scheme(const Profile& profile, const std::string& scheme, int64_t limit_bytes = 0, const PlannerOptions& options = {});
 Frontier frontier(const Profile& profile, int32_t count = 20, const PlannerOptions& options = {});
 int64_t smallest_limit(const Profile& profile, const PlannerOptions& options = {});
+
+// Seconds that the Plan adds by this Profile, which may be a later look at the step that it was made for.
+double added_seconds(const Plan& plan, const Profile& profile, double overhead_seconds = PlannerOptions{}.overhead_seconds);
+
+// Whether `found` adds so much less than `last` would that a change is worth it: Plans do not flap with the noise of seconds. True where `last` is no Plan for
+// this Profile.
+bool worth_changing(const Plan& last, const Plan& found, const Profile& profile);
 
 // P1 … P6 including P3, which needs the Profile: what a Group reads is made earlier in it or unpacked, a source, or outside. Throws std::invalid_argument.
 void check_plan(const Plan& plan, const Profile& profile);

@@ -70,8 +70,8 @@ void Search::find_families(const std::vector<Block>& blocks) {
 }
 
 void Search::price(int64_t limit) {
-  prices_++;
   pricer_.price(now_, limit);
+  prices_ += 1 + pricer_.operations() / std::max(1, in_.ops());  // what runs much again takes longer to price
   remember(limit);
 }
 

@@ -2,7 +2,7 @@
 // Starts from nested checkpoints (Segments), two-level ones and what the caller offers (cuts of the
 // Bound, neighbours), repairs what does not fit, gives bytes back, anneals.
 // Deterministic: work is counted in prices, not in time; the clock only guards (then the answer is the best so far and `guarded` says so).
-// Cost: about `prices` × the price of one Choice. Threads: one Search per thread. Failure: none; `fits` is false when nothing was found.
+// Cost: about `prices` × the price of one Choice; one in which Ops run again n times as often as there are Ops counts n more. Threads: one Search per thread. Failure: none; `fits` is false when nothing was found.
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <stdexcept>
+#include <tuple>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -130,14 +131,29 @@ class StepCheck {
   bool forward_end_ = false;
 };
 
-float median(std::vector<float> x) {
-  std::nth_element(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2), x.end());
-  return x[x.size() / 2];
+double median_or_zero(std::vector<float>& x) {
+  if (x.empty()) return 0;
+  const auto middle = x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2);
+  std::nth_element(x.begin(), middle, x.end());
+  return static_cast<double>(*middle);
 }
 
 void add_sample(std::vector<float>& samples, double seconds) {
   if (samples.size() >= Profile::kMaxSamples) samples.erase(samples.begin());
   samples.push_back(static_cast<float>(seconds));
+}
+
+// Equal Ops do equal work: what differs between them is noise, and must not decide which of them runs again.
+void share_medians(ProfileData& d) {
+  std::unordered_map<uint64_t, std::pair<std::vector<float>, std::vector<float>>> all;
+  for (size_t o = 0; o < d.ops.size(); o++) {
+    auto& [forward, replay] = all[d.ops[o].signature];
+    forward.insert(forward.end(), d.samples[o].begin(), d.samples[o].end());
+    replay.insert(replay.end(), d.replay_samples[o].begin(), d.replay_samples[o].end());
+  }
+  std::unordered_map<uint64_t, std::pair<double, double>> shared;
+  for (auto& [signature, samples] : all) shared[signature] = {median_or_zero(samples.first), median_or_zero(samples.second)};
+  for (ProfileOp& o : d.ops) std::tie(o.forward_seconds, o.replay_seconds) = shared[o.signature];
 }
 
 }  // namespace
@@ -154,7 +170,11 @@ Profile::Profile(ProfileData data) : data_(std::move(data)) {
   StepCheck(data_).run();
 }
 
-Profile Profile::from_trace(const Trace& trace) { return Profile(Reducer(trace).run()); }
+Profile Profile::from_trace(const Trace& trace) {
+  ProfileData d = Reducer(trace).run();
+  share_medians(d);
+  return Profile(std::move(d));
+}
 
 std::vector<double> Profile::replay_seconds() const {
   std::unordered_map<std::string, std::pair<double, double>> sums;  // by name: replay, forward
@@ -211,9 +231,9 @@ namespace {
 
 void require_same_step(const ProfileData& d, const Trace& later) {
   if (later.signature != d.trace_signature)
-    throw std::invalid_argument("refine: Trace signature is " + std::to_string(later.signature) + ", the Profile's is " + std::to_string(d.trace_signature));
+    throw std::invalid_argument("settled: Trace signature is " + std::to_string(later.signature) + ", the Profile's is " + std::to_string(d.trace_signature));
   if (later.ops.size() != d.ops.size())
-    throw std::invalid_argument("refine: Trace has " + std::to_string(later.ops.size()) + " ops, the Profile has " + std::to_string(d.ops.size()));
+    throw std::invalid_argument("settled: Trace has " + std::to_string(later.ops.size()) + " ops, the Profile has " + std::to_string(d.ops.size()));
 }
 
 }  // namespace
@@ -222,10 +242,9 @@ Profile settled(const Profile& first, const Trace& later) {
   require_same_step(first.data(), later);
   ProfileData d = Reducer(later).run();
   for (size_t o = 0; o < d.ops.size(); o++) {
-    if (d.ops[o].replay_seconds > 0) continue;
-    d.ops[o].replay_seconds = first.ops()[o].replay_seconds;
-    d.replay_samples[o] = first.data().replay_samples[o];
+    if (d.replay_samples[o].empty()) d.replay_samples[o] = first.data().replay_samples[o];
   }
+  share_medians(d);
   std::unordered_map<int32_t, const PackingFacts*> known;
   for (const ProfileValue& v : first.values()) known[v.trace_value] = &v.packed;
   for (ProfileValue& v : d.values)
@@ -243,19 +262,16 @@ Profile without_packing(const Profile& profile, const std::vector<int32_t>& trac
   return Profile(std::move(d));
 }
 
-Profile refine(const Profile& profile, const Trace& later) {
+Profile refine(const Profile& profile, const PassSeconds& later) {
   ProfileData d = profile.data();
-  require_same_step(d, later);
+  for (const auto* seconds : {&later.forward, &later.replay})
+    if (seconds->size() != d.ops.size())
+      throw std::invalid_argument("refine: seconds of " + std::to_string(seconds->size()) + " ops, the Profile has " + std::to_string(d.ops.size()));
   for (size_t o = 0; o < d.ops.size(); o++) {
-    if (later.ops[o].forward_seconds > 0) {
-      add_sample(d.samples[o], later.ops[o].forward_seconds);
-      d.ops[o].forward_seconds = static_cast<double>(median(d.samples[o]));
-    }
-    if (later.ops[o].replay_seconds > 0) {
-      add_sample(d.replay_samples[o], later.ops[o].replay_seconds);
-      d.ops[o].replay_seconds = static_cast<double>(median(d.replay_samples[o]));
-    }
+    if (later.forward[o] > 0) add_sample(d.samples[o], later.forward[o]);
+    if (later.replay[o] > 0) add_sample(d.replay_samples[o], later.replay[o]);
   }
+  share_medians(d);
   d.passes++;
   return Profile(std::move(d));
 }

@@ -26,8 +26,8 @@ namespace reprise {
 struct ProfileOp {
   std::string name;
   std::vector<int32_t> reads;  // Profile Values read, in order of first use; what the Op itself makes is not among them
-  double forward_seconds = 0;  // wall, median over the Passes seen
-  double replay_seconds = 0;   // 0: never replayed so far
+  double forward_seconds = 0;  // median over the Passes seen and all Ops of equal signature
+  double replay_seconds = 0;   // the same; 0: never replayed so far
   int64_t flops = 0;
   int64_t rise_bytes = 0;  // highest level inside the Op above that at its start, outputs included
   uint64_t signature = 0;
@@ -107,11 +107,16 @@ class Profile {
   ProfileData data_;
 };
 
-// Medians of seconds over several Passes of equal signature; replay seconds learned where `later` replayed. Everything else stays as it was.
-Profile refine(const Profile& profile, const Trace& later);
+// Seconds of one more Pass of the same step, per Op; 0: not measured, or not run again.
+struct PassSeconds {
+  std::vector<double> forward, replay;
+};
+
+// With one Pass more in the medians. Everything else stays as it was. Throws std::invalid_argument for seconds of another number of Ops.
+Profile refine(const Profile& profile, const PassSeconds& later);
 
 // The step as `later` saw it: its lifetimes and seconds; of `first` replay seconds where `later` replayed nothing, and packed forms where it packed nothing.
-// Throws like refine().
+// Throws std::invalid_argument for another step.
 Profile settled(const Profile& first, const Trace& later);
 
 // The same without the packed forms of these Values (Trace numbers): their content turned out not to fit them.

@@ -34,8 +34,8 @@ struct TraceOp {
   std::vector<TensorShape> input_shapes;                // one per entry of `inputs`
   std::vector<TensorShape> output_shapes;               // one per tensor returned (views and in-place results too)
   std::vector<int64_t> integers;                        // integer and boolean arguments flattened in schema order (groups, transposed, causal …)
-  double forward_seconds = 0;                           // wall seconds of the kernel when recorded
-  double replay_seconds = 0;                            // median wall seconds when replayed; 0: never replayed so far
+  double forward_seconds = 0;                           // seconds of the kernel when recorded
+  double replay_seconds = 0;                            // seconds when replayed; 0: never replayed so far
   uint64_t signature = 0;                               // operator, shapes, dtypes and plain arguments; equal Ops are interchangeable
   int32_t region = 0;                                   // index into Trace::regions
   bool random = false;                                  // draws random numbers

@@ -178,6 +178,7 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
   options.trace = known.learning;
   if (known.profile && !known.learning && !config.verify) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
+  options.sample = options.trace || (!agreement_.ranks() && wants_seconds(config, known));
   // Nobody has seen this step yet, or it is to be refused as soon as ranks speak: it is measured to its end.
   const bool unseen = known.learning || known.derived || known.raise;
   const bool has_file = config.budget_bytes > 0 && budget_is_on_cpu();  // a GPU's kernels cannot work in a file
@@ -208,38 +209,6 @@ std::optional<Known> Controller::last_known() const {
   std::lock_guard<std::mutex> lock(mutex_);
   auto it = known_.find(last_known_);
   return it == known_.end() ? std::nullopt : std::optional<Known>(it->second);
-}
-
-Learned Controller::learned() const {
-  Learned out;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& [key, known] : known_)
-      if (known.profile && !known.learning)
-        out.steps.push_back({key, known.match, known.learned_start_bytes, known.derived, known.settled, *known.profile, known.planner->known()});
-  }
-  out.caught = caught.places();
-  return out;
-}
-
-void Controller::resume(Learned learned) {
-  if (!enabled()) throw std::logic_error("reprise.resume(): nothing is being trained inside a budget; call auto_checkpoint first");
-  std::map<uint64_t, Known> resumed;
-  for (LearnedStep& step : learned.steps) {
-    Known& known = resumed[step.key];
-    set_profile(known, std::move(step.profile), step.frontier);
-    known.match = std::move(step.match);
-    known.learned_start_bytes = step.start_live_bytes;
-    known.appearing_bytes = reprise::appearing_bytes(*known.profile);
-    known.derived = step.derived;
-    known.settled = step.settled;
-    known.learning = false;
-    known.learning_seconds = known.profile->data().pass_seconds;
-  }
-  for (uint64_t place : learned.caught) caught.add(place);
-  std::lock_guard<std::mutex> lock(mutex_);
-  known_ = std::move(resumed);
-  generation_++;
 }
 
 void Controller::replace_plan(const Plan& plan) {

@@ -33,7 +33,7 @@ struct Config {
   std::string policy = "auto";
   bool verify = false;
   bool agree = true;                 // ranks of one job follow one Plan
-  int log = 1;                       // 0 nothing, 1 one line per new Plan, 2 more
+  int log = 1;                       // 0 nothing, 1 one line per new Plan
   std::vector<std::string> exclude;  // Regions (shell patterns) in which nothing is dropped
 };
 
@@ -106,6 +106,8 @@ class Controller {
   void learn(const std::shared_ptr<Pass>& pass, Known& known);
   void heed_miss(const Pass& pass, Known& known) const;
   void heed_refusals(const Pass& pass, Known& known);
+  void heed_seconds(const Pass& pass, Known& known);
+  static bool wants_seconds(const Config& config, const Known& known);
   bool all_fits(const Pass& pass) const;
   void measured(const std::shared_ptr<Pass>& pass, Known& known) const;
   void settle(const std::shared_ptr<Pass>& pass, Known& known);

@@ -9,6 +9,7 @@
 #include <torch/version.h>
 
 #include <chrono>
+#include <ctime>
 #include <stdexcept>
 
 #include "integration/torch/controller.hpp"
@@ -19,6 +20,11 @@
 namespace reprise::engine {
 
 double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double thread_cpu_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
 int current_task() { return torch::autograd::get_current_graph_task_id(); }
 
 ThreadState& thread_state() {

@@ -1,5 +1,11 @@
 #include "integration/torch/learned.hpp"
 
+#include <map>
+#include <stdexcept>
+
+#include "integration/torch/controller.hpp"
+#include "integration/torch/planning.hpp"
+#include "profiler/gradients.hpp"
 #include "profiler/json_document.hpp"
 
 namespace reprise::engine {
@@ -52,6 +58,38 @@ Learned Learned::from_json(const std::string& text) {
   for (const JsonField& step : f.field("steps").list(kMaxSteps)) out.steps.push_back(read_step(step));
   out.caught = read_hashes(f.field("caught"));
   return out;
+}
+
+Learned Controller::learned() const {
+  Learned out;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& [key, known] : known_)
+      if (known.profile && !known.learning)
+        out.steps.push_back({key, known.match, known.learned_start_bytes, known.derived, known.settled, *known.profile, known.planner->known()});
+  }
+  out.caught = caught.places();
+  return out;
+}
+
+void Controller::resume(Learned learned) {
+  if (!enabled()) throw std::logic_error("reprise.resume(): nothing is being trained inside a budget; call auto_checkpoint first");
+  std::map<uint64_t, Known> resumed;
+  for (LearnedStep& step : learned.steps) {
+    Known& known = resumed[step.key];
+    set_profile(known, std::move(step.profile), step.frontier);
+    known.match = std::move(step.match);
+    known.learned_start_bytes = step.start_live_bytes;
+    known.appearing_bytes = reprise::appearing_bytes(*known.profile);
+    known.derived = step.derived;
+    known.settled = step.settled;
+    known.learning = false;
+    known.learning_seconds = known.profile->data().pass_seconds;
+  }
+  for (uint64_t place : learned.caught) caught.add(place);
+  std::lock_guard<std::mutex> lock(mutex_);
+  known_ = std::move(resumed);
+  generation_++;
 }
 
 }  // namespace reprise::engine

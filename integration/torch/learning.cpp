@@ -63,6 +63,7 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     if (pass->options().trace) settle(pass, *known);
     else heed_miss(*pass, *known);
     heed_refusals(*pass, *known);
+    heed_seconds(*pass, *known);
   } else if (++known->breaks <= 3) {
     known->learning = true;  // the step changed: learn it anew, but not for ever
   }
@@ -99,6 +100,29 @@ void Controller::heed_refusals(const Pass& pass, Known& known) {
   if (refused.empty()) return;
   set_profile(known, without_packing(*known.profile, refused));
   if (known.planned_limit != INT64_MAX) known.planned_limit = -1;
+}
+
+// Under a Plan of our own that runs something again, until there are enough Passes in the medians.
+bool Controller::wants_seconds(const Config& config, const Known& known) {
+  return config.policy == "auto" && known.settled && known.following && !known.following->plan.groups.empty() && known.planned_limit != INT64_MAX &&
+         known.profile->data().passes < static_cast<int32_t>(Profile::kMaxSamples);
+}
+
+// After a few Passes, and after all of them, the medians decide once more what is cheap to make again.
+void Controller::heed_seconds(const Pass& pass, Known& known) {
+  constexpr int32_t kFew = 3;
+  if (pass.options().trace || !pass.options().sample || known.planned_limit < 0) return;
+  Profile refined = refine(*known.profile, pass.op_seconds());
+  const int32_t passes = refined.data().passes;
+  if (passes != kFew && passes != static_cast<int32_t>(Profile::kMaxSamples)) {
+    known.profile = std::make_shared<const Profile>(std::move(refined));  // the planner keeps to the medians that its Plans were found with
+    return;
+  }
+  Frontier found = known.planner->known();  // the same bytes, other seconds: good to fall back to, and each limit is searched anew
+  found.asked.clear();
+  for (Plan& plan : found.plans) plan.added_seconds = added_seconds(plan, refined), plan.lower_bound_seconds = 0;
+  set_profile(known, std::move(refined), found);
+  known.planned_limit = -1;
 }
 
 // A Profile may have found Regions between those of the parameters: they get a number of their own.
@@ -199,7 +223,7 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   PlanResult result;
   known.smallest_budget_bytes = 0;
   try {
-    result = known.planner->plan(config.policy, limit_bytes, start);
+    result = known.planner->plan(config.policy, limit_bytes, start, known.following ? &known.following->plan : nullptr);
     if (result.smallest_limit_bytes > 0 && known.missed_bytes > 0) {  // nothing smaller is left: what misses goes on missing
       known.unplanned_bytes -= std::exchange(known.missed_bytes, 0);
       return make_plan(known, start_live_bytes);

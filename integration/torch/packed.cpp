@@ -25,8 +25,9 @@ void Pass::pack_value(int32_t id, Packing form, Garbage& garbage) {
   note(Mark::kReplayBegin, id);
   if (bytes > 0) {
     packed.content = new_storage(static_cast<size_t>(bytes));
-    const double began = now_seconds();
-    if (pack(form, content->data(), v.bytes, v.item_bytes, packed.content.mutable_data(), packed.form)) packed.facts = {form, bytes, now_seconds() - began, 0};
+    const double began = thread_cpu_seconds();  // one thread packs, whatever the operators use
+    if (pack(form, content->data(), v.bytes, v.item_bytes, packed.content.mutable_data(), packed.form))
+      packed.facts = {form, bytes, thread_cpu_seconds() - began, 0};
     else packed.content = c10::Storage();
   }
   note(Mark::kReplayEnd, id);
@@ -43,9 +44,9 @@ void Pass::pack_value(int32_t id, Packing form, Garbage& garbage) {
 c10::Storage Pass::unpack_value(int32_t id) {
   Packed& packed = *values_[size_t(id)].packed;
   c10::Storage content = new_storage(static_cast<size_t>(packed.form.bytes));
-  const double began = now_seconds();
+  const double began = thread_cpu_seconds();
   unpack(packed.form, packed.content.data(), content.mutable_data());
-  packed.facts.unpack_seconds = now_seconds() - began;
+  packed.facts.unpack_seconds = thread_cpu_seconds() - began;
   counters.unpacked++;
   return content;
 }

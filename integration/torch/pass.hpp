@@ -37,6 +37,7 @@
 #include "integration/torch/tensor_view.hpp"
 #include "policy/plan.hpp"
 #include "profiler/packing.hpp"
+#include "profiler/profile.hpp"
 #include "profiler/trace.hpp"
 
 namespace reprise::engine {
@@ -156,6 +157,7 @@ struct PassOptions {
   int64_t group_bytes = 64 << 20;      // kGroups: a Group closes when it has dropped so much
   int64_t copy_input_bytes = 4 << 20;  // fingerprint: so much of the inputs is copied (R11)
   bool trace = false;                  // write events for a Profile
+  bool sample = false;                 // measure Ops as well as can be: the thread's CPU seconds where one thread does the work (others may use the machine)
   bool fingerprint = false;            // R11
   bool verify = false;                 // replay everything once and compare (REPRISE_VERIFY)
   std::shared_ptr<const Following> following;
@@ -215,6 +217,7 @@ class Pass {
   // ---- after it (trace_writer.cpp) ----
   Trace trace(const std::unordered_map<c10::StorageImpl*, int32_t>& parameter_regions, std::vector<std::string> regions) const;
   std::vector<uint64_t> matches() const;
+  PassSeconds op_seconds() const;
   const PassOptions& options() const { return options_; }
   bool plan_held() const { return options_.following && broken_at_ == kNever && ops_.size() == options_.following->match.size(); }
   bool caught_something() const { return caught_; }
@@ -275,6 +278,8 @@ class Pass {
   void consume(int32_t value, const c10::Storage& storage) const;
   void close(Garbage& garbage);
   std::shared_ptr<const Settings> settings_now();
+  double op_clock(const Op& op) const;  // seconds; what the Op takes is a difference of two
+  bool timed() const { return options_.trace || options_.sample; }
 
   mutable std::mutex mutex_;
   PassOptions options_;
@@ -310,6 +315,7 @@ class Pass {
 
 uint64_t fingerprint_of(const c10::Storage& storage);
 double now_seconds();
+double thread_cpu_seconds();
 int current_task();  // of autograd, in this thread; -1 outside backward
 
 }  // namespace reprise::engine

@@ -49,7 +49,9 @@ StartLayout start_layout() {
 // The Plan with the reserved bytes it needs on this heap.
 Plan StepPlanner::tried(Plan plan, int64_t limit_bytes, const StartLayout& start) const {
   plan.limit_bytes = limit_bytes;
-  plan.predicted_reserved_bytes = simulate(plan, *profile_, start, heap_).peak_reserved_bytes;
+  const Simulated simulated = simulate(plan, *profile_, start, heap_);
+  plan.predicted_live_bytes = simulated.peak_live_bytes;
+  plan.predicted_reserved_bytes = simulated.peak_reserved_bytes;
   return plan;
 }
 
@@ -84,10 +86,19 @@ PlanResult StepPlanner::automatic(int64_t limit_bytes, const StartLayout& start)
   return result;
 }
 
-PlanResult StepPlanner::plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start) {
+PlanResult StepPlanner::plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start, const Plan* last) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (policy == "auto" && limit_bytes > 0) return automatic(limit_bytes, start);
   PlanResult result;
+  if (policy == "auto" && limit_bytes > 0) {
+    result = automatic(limit_bytes, start);
+    if (last && result.infeasible.empty() && !worth_changing(*last, *result.plan, *profile_))
+      if (Plan again = tried(*last, limit_bytes, start); again.predicted_reserved_bytes <= limit_bytes) {
+        again.added_seconds = added_seconds(*last, *profile_);
+        again.lower_bound_seconds = result.plan->lower_bound_seconds;
+        result.plan = std::move(again);
+      }
+    return result;
+  }
   result.plan = policy == "auto" ? planner_.plan(0) : planner_.scheme(policy, limit_bytes);
   if (limit_bytes > 0 && result.plan->predicted_reserved_bytes > limit_bytes)
     result.infeasible = "scheme " + policy + " needs " + std::to_string(result.plan->predicted_reserved_bytes) + " bytes above the Pass's start, " +

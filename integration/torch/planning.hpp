@@ -28,7 +28,8 @@ class StepPlanner {
   explicit StepPlanner(std::shared_ptr<const Profile> profile, const Frontier& known = {})
       : profile_(std::move(profile)), heap_(heap_shape()), planner_(*profile_, {.search = {}, .heap = heap_}, known) {}
 
-  PlanResult plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start);
+  // last: the Plan followed so far, if any. It stays where it fits and a new one is hardly better: Plans do not flap with the noise of seconds.
+  PlanResult plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start, const Plan* last = nullptr);
   int64_t smallest_limit(const StartLayout& start);
   // Another rank's Plan for a step of the same structure, with the bytes that it needs here. Throws std::invalid_argument where it is none for this step.
   Plan adopted(Plan plan, int64_t limit_bytes, const StartLayout& start) const;

@@ -65,10 +65,10 @@ class Call {
 
   void run() {
     if (draws_random_ && !op_.opaque_reason) op_.generator = copy_generator(generator_);
-    const double began = now_seconds();
+    const double began = pass_.op_clock(op_);
     op_.handle.redispatchBoxed(op_.keys, stack_);
-    if (op_.stream && pass_.options_.trace) op_.stream->synchronize();  // seconds are the device's too where they are written down
-    op_.forward_seconds = now_seconds() - began;
+    if (op_.stream && pass_.timed()) op_.stream->synchronize();  // seconds are the device's too where they are written down
+    op_.forward_seconds = pass_.op_clock(op_) - began;
   }
 
   void after() {
@@ -315,6 +315,8 @@ class Call {
   bool makes_value_ = false;
   Garbage garbage_;  // destroyed last, with no mutex held
 };
+
+double Pass::op_clock(const Op& op) const { return options_.sample && !op.stream && op.settings->threads == 1 ? thread_cpu_seconds() : now_seconds(); }
 
 void Pass::run_and_record(const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   Call call(*this, op, facts, keys, stack);

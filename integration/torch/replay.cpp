@@ -220,16 +220,16 @@ class Replay {
     torch::jit::Stack stack;
     written_.clear();
     push_arguments(op, stack);
-    const double began = now_seconds();
+    const double began = pass_.op_clock(op);
     {
       SettingsScope as_recorded(*op.settings);
       std::optional<DefaultGeneratorScope> as_drawn;
       if (op.draws_from_default && op.generator.defined()) as_drawn.emplace(op.generator);
       op.handle.redispatchBoxed(op.keys, &stack);
     }
-    if (op.stream && pass_.options_.trace) op.stream->synchronize();
-    const double seconds = now_seconds() - began;
-    const bool complete = !op.stream || pass_.options_.trace;  // else the launch alone was timed
+    if (op.stream && pass_.timed()) op.stream->synchronize();
+    const double seconds = pass_.op_clock(op) - began;
+    const bool complete = !op.stream || pass_.timed();  // else the launch alone was timed
     if (complete) op.replay_seconds = op.replay_seconds > 0 ? std::min(op.replay_seconds, seconds) : seconds;
     counters.replayed++;
     collect(index, op, stack);

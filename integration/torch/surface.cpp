@@ -104,6 +104,14 @@ int64_t control_group_limit() {
   return file >> bytes && bytes > 0 ? bytes : INT64_MAX;
 }
 
+int log_level() {
+  const char* const wanted = std::getenv("REPRISE_LOG");
+  if (!wanted || !*wanted) return 1;
+  const std::string_view text = wanted;
+  if (text == "0" || text == "1") return text[0] - '0';
+  throw std::invalid_argument("environment REPRISE_LOG: \"" + std::string(text) + "\" is neither 0 (silent) nor 1 (one line per new Plan)");
+}
+
 int64_t budget_bytes(const std::string& budget) {
   if (budget.empty()) return 0;
   const auto device = static_cast<int64_t>(budgeted_capacity()), bytes = Budget::parse(budget).resolve(device);
@@ -144,7 +152,6 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   if (bytes > 0 && bytes < live)
     throw std::invalid_argument("argument budget: " + exact_bytes(bytes) + " is less than the " + exact_bytes(live) + " that are live already");
   install();
-  if (parameters.empty()) std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
   engine::Config config;
   config.budget_bytes = bytes;
   config.policy = scheme.name();
@@ -152,13 +159,13 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   config.verify = options.verify || (verify && std::string(verify) == "1");
   config.exclude = options.exclude;
   config.agree = options.agree;
-  const char* log = std::getenv("REPRISE_LOG");
-  config.log = log ? std::atoi(log) : 1;
+  config.log = log_level();
   std::vector<engine::Parameter> named;
   for (const auto& [name, storage] : parameters) named.push_back({name, storage});
   if (!set_budget(bytes > 0 ? std::size_t(bytes) : kNoCap))
     throw std::invalid_argument("argument budget: " + exact_bytes(bytes) + " cannot be made the cap: " +
                                 exact_bytes(int64_t(budgeted_core().statistics().reserved_bytes)) + " are reserved by live tensors");
+  if (parameters.empty()) std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
   Controller::get().enable(std::move(config), named);
   engine::arm_this_thread();
 }

@@ -113,6 +113,16 @@ Trace Pass::trace(const std::unordered_map<c10::StorageImpl*, int32_t>& paramete
   return t;
 }
 
+PassSeconds Pass::op_seconds() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  PassSeconds out;
+  for (const Op& op : ops_) {
+    out.forward.push_back(op.forward_seconds);
+    out.replay.push_back(op.replay_seconds);
+  }
+  return out;
+}
+
 std::vector<uint64_t> Pass::matches() const {
   std::vector<uint64_t> out;
   out.reserve(ops_.size());

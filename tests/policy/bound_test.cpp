@@ -126,6 +126,26 @@ TEST(Bound, NorWherePackingIsAChoice) {
   EXPECT_GE(seen.packed, 20);
 }
 
+// B3: lines found at one limit bound every other; and going on from the limit before finds nearly what a start of its own does.
+TEST(Bound, LinesHoldForEveryLimit) {
+  double next = 0, fresh = 0;
+  for (uint64_t seed = 1; seed <= 20; seed++) {
+    const Profile profile = Profile::from_trace(testing::tight_graph(seed, 6));
+    const Instance in(profile);
+    if (choice_bits(in) > 17) continue;
+    const auto all = everything(in);
+    Bound sweep(in);
+    for (auto it = all.rbegin(); it != all.rend(); ++it) {
+      if (it->second <= 0) continue;
+      next += sweep.run_next(it->first, it->second).seconds;
+      fresh += Bound(in).run(it->first, it->second).seconds;
+      for (const auto& [limit, least] : all) EXPECT_LE(sweep.at_least(limit), least) << "seed " << seed << ", " << limit << " bytes after " << it->first;
+    }
+  }
+  std::printf("bounds of a sweep add up to %.3f of those found alone\n", next / fresh);
+  EXPECT_GE(next, 0.9 * fresh);
+}
+
 TEST(Bound, GrowsAsTheLimitShrinks) {
   const Profile profile = Profile::from_trace(testing::transformer(8, 4096));
   const Instance in(profile);

@@ -122,6 +122,49 @@ TEST(Planner, TheSmallestLimitIsOneThatIsAnswered) {
   }
 }
 
+// 20 limits on five models, in any order: what is answered at the end never gets slower with more bytes, and what is asked upwards never at all.
+TEST(Planner, SweepsHaveNoInversions) {
+  PlannerOptions o = quick();
+  o.search.prices = 600;
+  const std::vector<Trace> models = {testing::transformer(6, 4096), testing::with_packing(testing::transformer(4, 4096), 4), testing::chain(24, 4096),
+                                     testing::tight_graph(3, 60), testing::with_packing(testing::tight_graph(8, 60), 8)};
+  for (size_t m = 0; m < models.size(); m++) {
+    const Profile profile = Profile::from_trace(models[m]);
+    Planner planner(profile, o), upwards(profile, o);
+    const int64_t low = planner.smallest_limit(), high = planner.scheme("none").predicted_live_bytes;
+    const auto limit = [&](int64_t k) { return low + (high - low) * k / 20; };
+    int found = 0;
+    for (int64_t k = 0; k < 20; k++) planner.plan(limit(7 * k % 20));
+    double before = 1e300, before_upwards = 1e300;
+    for (int64_t k = 0; k < 20; k++) {
+      const double seconds = planner.plan(limit(k)).added_seconds, first = upwards.plan(std::max(limit(k), upwards.smallest_limit())).added_seconds;
+      EXPECT_LE(seconds, before) << "model " << m << ", limit " << k << " of 20";
+      EXPECT_LE(first, before_upwards) << "model " << m << ", limit " << k << " of 20, upwards";
+      found += seconds < before;
+      before = seconds, before_upwards = first;
+    }
+    EXPECT_GE(found, 8) << "model " << m << ": the limits say nothing";
+  }
+}
+
+TEST(Planner, APlanThatIsHardlyBetterIsNotWorthAChange) {
+  const Profile profile = Profile::from_trace(testing::transformer(6, 4096));
+  const Plan last = plan(profile, scheme_plan(profile, "none").predicted_live_bytes / 2, quick());
+  ASSERT_GT(last.added_seconds, 0);
+  EXPECT_NEAR(added_seconds(last, profile), last.added_seconds, 1e-9);
+  Plan found = last;
+  found.added_seconds = 0.98 * last.added_seconds;
+  EXPECT_FALSE(worth_changing(last, found, profile));
+  found.added_seconds = 0.96 * last.added_seconds;
+  EXPECT_TRUE(worth_changing(last, found, profile));
+  PassSeconds slower{std::vector<double>(profile.ops().size()),
+                     std::vector<double>(profile.ops().size())};  // what it makes again takes twice as long after all
+  for (size_t o = 0; o < profile.ops().size(); o++) slower.replay[o] = 2 * profile.ops()[o].forward_seconds;
+  found.added_seconds = last.added_seconds;
+  EXPECT_TRUE(worth_changing(last, found, refine(profile, slower)));
+  EXPECT_TRUE(worth_changing(last, found, Profile::from_trace(testing::transformer(5, 4096))));
+}
+
 TEST(Frontier, ServesLaterLimits) {
   const Profile profile = Profile::from_trace(testing::transformer(6, 1 << 18));
   PlannerOptions o;

@@ -54,6 +54,7 @@ TEST(Pricer, EqualsExecutionOnRandomGraphsAndPlans) {
       }
       EXPECT_EQ(counts.replayed_ops, ops);
       EXPECT_NEAR(p.added_seconds, seconds, 1e-9);
+      EXPECT_NEAR(added_seconds(p, profile), seconds, 1e-9);
       EXPECT_EQ(counts.end_live_bytes, 0);
       if (HasFailure()) return;
     }

@@ -64,17 +64,35 @@ TEST(Profile, OpaqueOutputsAndValuesStillHeldAreKept) {
 
 TEST(Profile, RefineTakesMedians) {
   Trace t = testing::chain(2, 640);
+  t.ops[0].signature = 7;
   Profile p = Profile::from_trace(t);
-  for (double s : {5.0, 3.0}) {
-    t.ops[0].forward_seconds = s;
-    t.ops[0].replay_seconds = s / 2;
-    p = refine(p, t);
-  }
+  for (double s : {5.0, 3.0}) p = refine(p, {{s, 1, 1, 1}, {s / 2, 0, 0, 0}});
   EXPECT_EQ(p.ops()[0].forward_seconds, 3);   // of 1, 5, 3
   EXPECT_EQ(p.ops()[0].replay_seconds, 2.5);  // of 2.5, 1.5: the upper
   EXPECT_EQ(p.data().passes, 3);
-  t.signature++;
-  EXPECT_THROW(refine(p, t), std::invalid_argument);
+  EXPECT_EQ(p.ops()[1].replay_seconds, 0);
+  EXPECT_THROW(refine(p, {{1, 1, 1}, {0, 0, 0, 0}}), std::invalid_argument);
+  EXPECT_THROW(refine(p, {{1, 1, 1, 1}, {}}), std::invalid_argument);
+}
+
+TEST(Profile, EqualOpsShareTheirMedians) {
+  Trace t = testing::chain(3, 640);  // addmm, relu, addmm, relu, addmm, relu
+  for (size_t o : {0U, 2U, 4U}) t.ops[o].forward_seconds = 1.0 + static_cast<double>(o);
+  const Profile p = Profile::from_trace(t), more = refine(p, {{7, 1, 7, 1, 1, 1}, {0, 0, 4, 0, 0, 0}});
+  for (size_t o : {0U, 2U, 4U}) {
+    EXPECT_EQ(p.ops()[o].forward_seconds, 3);     // of 1, 3, 5
+    EXPECT_EQ(more.ops()[o].forward_seconds, 5);  // of 1, 7, 3, 7, 5, 1: the upper
+    EXPECT_EQ(more.ops()[o].replay_seconds, 4);   // one of them ran again
+    EXPECT_EQ(more.ops()[o + 1].replay_seconds, 0);
+  }
+}
+
+TEST(Profile, SettledIsTheSameStepOnly) {
+  const Trace t = testing::chain(2, 640);
+  Trace other = t;
+  other.signature++;
+  EXPECT_NO_THROW(settled(Profile::from_trace(t), t));
+  EXPECT_THROW(settled(Profile::from_trace(t), other), std::invalid_argument);
 }
 
 TEST(Profile, PackedFormsBelongToWhatIsMadeAndNotKept) {
