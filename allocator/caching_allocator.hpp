@@ -65,9 +65,14 @@ class CachingAllocator {
   void set_observer(AllocationObserver* observer) noexcept { observer_.store(observer, std::memory_order_release); }
 
   Statistics statistics() const;
+  std::size_t page_bytes() const noexcept { return arena_.page_bytes(); }
+  std::size_t rounding_bytes() const noexcept { return rounding_; }
+  std::size_t small_limit_bytes() const noexcept { return small_limit_; }
   void reset_peaks() noexcept;
   // Shows every live allocation; `show` runs with no lock held, on a copy made under it.
   void visit_live(const std::function<void(void*, std::size_t, Tag)>& show) const;
+  // All committed memory outside slabs, in address order; stretches that touch belong to the same pages. On a device with slabs they are not in it.
+  std::vector<Stretch> stretches() const;
   std::string check_invariants() const;  // empty, or "<number>: what is wrong"
 
   // For pthread_atfork, in the forking thread. The child has no cap, no callback and no observer.

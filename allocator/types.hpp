@@ -7,6 +7,8 @@
 #include <functional>
 #include <limits>
 
+#include "allocator/device.hpp"
+
 namespace reprise {
 
 inline constexpr std::size_t kNoCap = std::numeric_limits<std::size_t>::max();
@@ -51,6 +53,16 @@ struct Statistics {
   std::uint64_t pressure_calls = 0;
   std::uint64_t pressure_bytes = 0;  // what the callback said it freed
   std::array<std::uint64_t, kSizeClasses> allocations_per_class{};
+};
+
+// A part of the committed memory, in one state from end to end. kPending: freed, waiting for a Fence. kFree includes what is cached.
+struct Stretch {
+  enum class State : std::uint8_t { kLive, kPending, kFree };
+  std::byte* first = nullptr;
+  std::size_t bytes = 0;
+  std::size_t requested = 0;  // kLive only
+  StreamId stream = 0;
+  State state = State::kFree;
 };
 
 // Hears of every allocation and free, on the thread that makes it, with no lock held. It must outlive every call it may get:

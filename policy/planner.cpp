@@ -39,7 +39,7 @@ struct Planner::State {
   Plan priced(const Choice& choice, const std::string& scheme, int64_t limit) {
     Plan p = pricer.plan(choice, scheme, limit);
     if (p.limit_bytes > 0) p.limit_bytes = std::max(p.limit_bytes, p.predicted_live_bytes);  // the simulated core's cap: as tight as it can be held
-    if (options.simulate) p.predicted_reserved_bytes = simulate(p, profile).peak_reserved_bytes;
+    if (options.simulate) p.predicted_reserved_bytes = simulate(p, profile, {}, options.heap).peak_reserved_bytes;
     return p;
   }
 

@@ -17,6 +17,7 @@
 
 #include "policy/plan.hpp"
 #include "policy/search.hpp"
+#include "policy/simulate.hpp"
 #include "profiler/profile.hpp"
 
 namespace reprise {
@@ -26,6 +27,7 @@ struct PlannerOptions {
   double overhead_seconds = 6e-6;  // of one replayed Op, beside its kernel
   bool simulate = true;            // tighten until the reserved bytes of the allocator core fit too
   int32_t simulate_attempts = 4;
+  HeapShape heap;  // of the simulated core
 };
 
 class InfeasibleLimit : public std::runtime_error {

@@ -9,8 +9,6 @@
 namespace reprise {
 namespace {
 
-constexpr size_t kPageBytes = 4096;  // the CPU's: what the host device commits and gives back
-
 class CoreMemory final : public Memory {
  public:
   explicit CoreMemory(CachingAllocator& core) : core_(core) {}
@@ -41,6 +39,7 @@ size_t capacity(const Profile& profile) {
 int64_t lay_out(CachingAllocator& core, const StartLayout& start) {
   constexpr int64_t kLeastHole = 2048;  // smaller ones would be served from slabs: they count as part of the piece before them
   std::vector<void*> holes;
+  if (!start.empty() && start.front().first >= kLeastHole) holes.push_back(core.allocate(static_cast<size_t>(start.front().first)));
   for (size_t i = 0; i < start.size(); i++) {
     const auto [offset, bytes] = start[i];
     const int64_t hole = i + 1 < start.size() ? start[i + 1].first - offset - bytes : 0;
@@ -54,12 +53,12 @@ int64_t lay_out(CachingAllocator& core, const StartLayout& start) {
 
 }  // namespace
 
-Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start) {
-  const int64_t extent = start.empty() ? 0 : start.back().first + start.back().second - start.front().first;
-  SimulatedDevice device(capacity(profile) + 2 * static_cast<size_t>(extent), kPageBytes);
+Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start, const HeapShape& heap) {
+  const int64_t extent = start.empty() ? 0 : start.back().first + start.back().second;
+  SimulatedDevice device(capacity(profile) + 2 * static_cast<size_t>(extent), heap.page_bytes);
   int64_t before = 0;
   for (int32_t b = 0; b < profile.data().outside_buffers; b++) before += profile.data().buffers[static_cast<size_t>(b)];
-  AllocatorOptions options;
+  const AllocatorOptions options{.rounding_bytes = heap.rounding_bytes, .small_limit_bytes = heap.small_limit_bytes};
   // With caches, as in training: what they hold back decides where the next piece lies.
   CachingAllocator core(device, options);
   before += lay_out(core, start);

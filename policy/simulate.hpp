@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "allocator/types.hpp"
 #include "policy/plan.hpp"
 #include "profiler/profile.hpp"
 
@@ -33,11 +34,18 @@ struct Simulated {
 
 void execute(const Plan& plan, const Profile& profile, Memory& memory, Simulated& counts);  // fills live bytes and replayed Ops
 
-// How the heap looks when the Pass begins: (offset, rounded bytes) of the live pieces, ascending. Holes between them may serve the Pass, or be too small.
+// How the heap looks when the Pass begins: (offset from a page's start, rounded bytes) of the live pieces, ascending. Holes between them may serve the Pass, or be too small.
 using StartLayout = std::vector<std::pair<int64_t, int64_t>>;
 
-// On CachingAllocator over SimulatedDevice, pages as on a CPU. The Plan's limit is the cap, as in training: free pages are given back before it is exceeded;
+// How a core cuts its memory. As it stands: the CPU's.
+struct HeapShape {
+  size_t page_bytes = 4096;  // what the device commits and gives back
+  size_t rounding_bytes = AllocatorOptions{}.rounding_bytes;
+  size_t small_limit_bytes = AllocatorOptions{}.small_limit_bytes;
+};
+
+// On CachingAllocator over SimulatedDevice, in that shape. The Plan's limit is the cap, as in training: free pages are given back before it is exceeded;
 // reserved bytes above the limit mean that even this was not enough.
-Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start = {});
+Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start = {}, const HeapShape& heap = {});
 
 }  // namespace reprise

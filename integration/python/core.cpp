@@ -7,8 +7,8 @@
 #include "integration/cpp/reprise.hpp"
 #include "integration/python/infeasible.hpp"
 #include "integration/python/ranks.hpp"
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/controller.hpp"
-#include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "integration/torch/learned.hpp"
@@ -85,7 +85,7 @@ NB_MODULE(_core, m) {
   m.def("parse_budget", [](const std::string& text) { return reprise::Budget::parse(text).resolve(reprise::device_bytes()); });
   m.def("check_plan", [](const std::string& text) { reprise::Plan::from_json(text); });
   m.def("check_profile", [](const std::string& text) { reprise::Profile::from_json(text); });
-  m.def("check_invariants", [] { return reprise::engine::Controller::get().check_invariants() + reprise::cpu_core().check_invariants(); });
+  m.def("check_invariants", [] { return reprise::engine::Controller::get().check_invariants() + reprise::budgeted_core().check_invariants(); });
   m.def("holders", &holders);
   m.def("memory_stats", &memory_stats);
 }

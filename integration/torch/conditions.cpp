@@ -12,11 +12,10 @@ namespace {
 
 using at::Float32Backend;
 using at::Float32Op;
-constexpr std::pair<Float32Backend, Float32Op> kPrecisions[] = {{Float32Backend::GENERIC, Float32Op::ALL},
-                                                                {Float32Backend::MKLDNN, Float32Op::ALL},
-                                                                {Float32Backend::MKLDNN, Float32Op::CONV},
-                                                                {Float32Backend::MKLDNN, Float32Op::RNN},
-                                                                {Float32Backend::MKLDNN, Float32Op::MATMUL}};
+constexpr std::pair<Float32Backend, Float32Op> kPrecisions[] = {
+    {Float32Backend::GENERIC, Float32Op::ALL}, {Float32Backend::MKLDNN, Float32Op::ALL},    {Float32Backend::MKLDNN, Float32Op::CONV},
+    {Float32Backend::MKLDNN, Float32Op::RNN},  {Float32Backend::MKLDNN, Float32Op::MATMUL}, {Float32Backend::CUDA, Float32Op::ALL},
+    {Float32Backend::CUDA, Float32Op::CONV},   {Float32Backend::CUDA, Float32Op::RNN},      {Float32Backend::CUDA, Float32Op::MATMUL}};
 
 void enforce(const Settings& wanted, const Settings& now) {
   auto& context = at::globalContext();
@@ -27,6 +26,9 @@ void enforce(const Settings& wanted, const Settings& now) {
   if (wanted.fill_uninitialised != now.fill_uninitialised) context.setDeterministicFillUninitializedMemory(wanted.fill_uninitialised);
   if (wanted.mkldnn != now.mkldnn) context.setUserEnabledMkldnn(wanted.mkldnn);
   if (wanted.mkldnn_deterministic != now.mkldnn_deterministic) context.setDeterministicMkldnn(wanted.mkldnn_deterministic);
+  if (wanted.cudnn != now.cudnn) context.setUserEnabledCuDNN(wanted.cudnn);
+  if (wanted.cudnn_deterministic != now.cudnn_deterministic) context.setDeterministicCuDNN(wanted.cudnn_deterministic);
+  if (wanted.cudnn_benchmark != now.cudnn_benchmark) context.setBenchmarkCuDNN(wanted.cudnn_benchmark);
   for (size_t i = 0; i < std::size(kPrecisions); i++)
     if (wanted.precision[i] != now.precision[i])
       context.setFloat32Precision(kPrecisions[i].first, kPrecisions[i].second, static_cast<at::Float32Precision>(wanted.precision[i]));
@@ -45,6 +47,9 @@ Settings Settings::now() {
   s.mkldnn = context.userEnabledMkldnn();
   s.mkldnn_deterministic = context.deterministicMkldnn();
   s.grad_mode = c10::GradMode::is_enabled();
+  s.cudnn = context.userEnabledCuDNN();
+  s.cudnn_deterministic = context.deterministicCuDNN();
+  s.cudnn_benchmark = context.benchmarkCuDNN();
   for (size_t i = 0; i < std::size(kPrecisions); i++) s.precision[i] = static_cast<int>(context.float32Precision(kPrecisions[i].first, kPrecisions[i].second));
   return s;
 }
@@ -67,6 +72,20 @@ SettingsScope::SettingsScope(const Settings& wanted) : before_(Settings::now()),
 SettingsScope::~SettingsScope() {
   c10::GradMode::set_enabled(before_.grad_mode);
   if (changed_) enforce(before_, Settings::now());
+}
+
+DefaultGeneratorScope::DefaultGeneratorScope(const at::Generator& recorded) : live_(at::globalContext().defaultGenerator(recorded.device())) {
+  std::lock_guard<std::mutex> lock(live_.mutex());
+  seed_ = live_.current_seed();
+  offset_ = live_.get_offset();
+  live_.set_current_seed(recorded.current_seed());
+  live_.set_offset(at::Generator(recorded).get_offset());
+}
+
+DefaultGeneratorScope::~DefaultGeneratorScope() {
+  std::lock_guard<std::mutex> lock(live_.mutex());
+  live_.set_current_seed(seed_);
+  live_.set_offset(offset_);
 }
 
 at::Generator copy_generator(const at::Generator& generator) {

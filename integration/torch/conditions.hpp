@@ -21,7 +21,10 @@ struct Settings {
   bool mkldnn = true;
   bool mkldnn_deterministic = false;
   bool grad_mode = true;
-  std::array<int, 5> precision{};  // float32 precision of generic and oneDNN all, conv, rnn, matmul
+  std::array<int, 9> precision{};  // float32 precision: generic; oneDNN's and CUDA's all, conv, rnn, matmul (TF32)
+  bool cudnn = true;
+  bool cudnn_deterministic = false;
+  bool cudnn_benchmark = false;
 
   bool operator==(const Settings&) const = default;
   static Settings now();
@@ -41,6 +44,19 @@ class SettingsScope {
  private:
   Settings before_;
   bool changed_;
+};
+
+// A device's default generator as it was recorded, for an operator that takes no other; the live state comes back afterwards. CUDA: a seed and an offset.
+class DefaultGeneratorScope {
+ public:
+  explicit DefaultGeneratorScope(const at::Generator& recorded);
+  ~DefaultGeneratorScope();
+  DefaultGeneratorScope(const DefaultGeneratorScope&) = delete;
+  DefaultGeneratorScope& operator=(const DefaultGeneratorScope&) = delete;
+
+ private:
+  at::Generator live_;
+  uint64_t seed_ = 0, offset_ = 0;
 };
 
 // A copy of a generator at this moment, taken under its own mutex. Bytes: about 5 KB on CPU, outside torch's allocator.

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "allocator/caching_allocator.hpp"
-#include "integration/torch/cpu_allocator.hpp"
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/engine_internal.hpp"
 #include "integration/torch/infeasible.hpp"
@@ -21,7 +21,7 @@ constexpr int kMaxVariants = 4;  // of one kind of Pass: nothing left behind, gr
 
 constexpr int64_t kGrace = 8;  // a Plan may miss its prediction by this part of the budget: into the temporary file, and the next is made for less
 
-int64_t live_bytes() { return static_cast<int64_t>(cpu_core().statistics().live_bytes); }
+int64_t live_bytes() { return static_cast<int64_t>(budgeted_core().statistics().live_bytes); }
 
 std::string module_of(const std::string& parameter) {
   const size_t dot = parameter.rfind('.');
@@ -86,6 +86,11 @@ std::shared_ptr<Pass> Controller::begin_pass() {
   });
   alive_.push_back(pass);
   return pass;
+}
+
+std::shared_ptr<Pass> Controller::newest_pass() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return alive_.empty() ? nullptr : alive_.back().lock();
 }
 
 std::optional<Known> Controller::known(uint64_t first_operator) const {
@@ -155,7 +160,7 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
   }
   PassOptions options = unplanned_options(config, pass.start_live_bytes);
   if (pass.partial) {
-    options.fingerprint = true;  // R11: these Ops were not looked at before
+    options.fingerprint = budget_is_on_cpu();  // R11: these Ops were not looked at before
     pass.set_options(std::move(options));
     return;
   }
@@ -169,15 +174,16 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
   options.regions = known.regions;
   if (refused) raise(refused->first, refused->second);
   options.verify = config.verify;
-  options.fingerprint = config.verify || known.learning;
+  options.fingerprint = config.verify || (known.learning && budget_is_on_cpu());  // numpy and raw pointers of the program reach host memory only
   options.trace = known.learning;
   if (known.profile && !known.learning && !config.verify) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
   options.sample = options.trace || (!agreement_.ranks() && wants_seconds(config, known));
   // Nobody has seen this step yet, or it is to be refused as soon as ranks speak: it is measured to its end.
   const bool unseen = known.learning || known.derived || known.raise;
-  if (unseen && config.budget_bytes > 0) pass.may_overflow(std::nullopt);
-  else if (config.budget_bytes > 0 && config.policy == "auto") pass.may_overflow(size_t(config.budget_bytes / kGrace));
+  const bool has_file = config.budget_bytes > 0 && budget_is_on_cpu();  // a GPU's kernels cannot work in a file
+  if (unseen && has_file) pass.may_overflow(std::nullopt);
+  else if (has_file && config.policy == "auto") pass.may_overflow(size_t(config.budget_bytes / kGrace));
   pass.set_options(std::move(options));
 }
 
@@ -249,7 +255,7 @@ size_t Controller::revoke(size_t bytes) {
   if (!lock) return 0;
   // What a Plan keeps is what its Groups read: taking it makes them run whole closures, which need more memory, not less. The temporary file comes first.
   for (const auto& weak : alive_)
-    if (auto p = weak.lock(); p && p->options().following && !p->finished && overflow::has_room(bytes)) return 0;
+    if (auto p = weak.lock(); p && p->options().following && !p->finished && budget_is_on_cpu() && overflow::has_room(bytes)) return 0;
   size_t freed = 0;
   for (auto& weak : alive_) {
     if (freed >= bytes) break;

@@ -33,7 +33,7 @@ struct Config {
   std::string policy = "auto";
   bool verify = false;
   bool agree = true;                 // ranks of one job follow one Plan
-  int log = 1;                       // 0 nothing, 1 one line per new Plan, 2 more
+  int log = 1;                       // 0 nothing, 1 one line per new Plan
   std::vector<std::string> exclude;  // Regions (shell patterns) in which nothing is dropped
 };
 
@@ -83,6 +83,7 @@ class Controller {
   Config config() const;
 
   std::shared_ptr<Pass> begin_pass();
+  std::shared_ptr<Pass> newest_pass() const;          // begun last and still alive, or nullptr
   void choose(Pass& pass, uint64_t first_operator);   // called before the first Op runs; no mutex held
   void finished(const std::shared_ptr<Pass>& pass);   // learns; no mutex held
   void raise_if_infeasible(uint64_t first_operator);  // throws Infeasible once it is known that no Plan fits

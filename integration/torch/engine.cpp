@@ -114,7 +114,9 @@ bool hooks_allowed() {
 std::unique_ptr<SavedVariableHooks> our_hooks() {
   Controller& controller = Controller::get();
   if (!controller.watching() || !hooks_allowed() || current_task() >= 0) return nullptr;  // saved during backward: torch keeps it
+  if (is_capturing()) return nullptr;                                                     // R12: a graph is replayed by CUDA, not by us
   ThreadState& t = thread_state();
+  t.records = true;
   Pass* pass = t.pass.get();
   if (!pass || pass->finished || pass->backward_seen() || pass->abandoned()) {
     if (pass && !pass->finished) controller.finished(t.pass);
@@ -145,7 +147,7 @@ void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
     return;
   }
   const OperatorFacts& facts = facts_of(op);
-  if (facts.only_views) {
+  if (facts.only_views || is_capturing()) {
     op.redispatchBoxed(after, stack);
     return;
   }
@@ -222,7 +224,10 @@ void enter_keep() { thread_state().keep_depth++; }
 void leave_keep() { thread_state().keep_depth--; }
 
 void trace_allocation(void* address, long long bytes) {
-  Pass* pass = thread_state().pass.get();
+  ThreadState& t = thread_state();
+  // A device thread of autograd records nothing itself: it works for the Pass that was begun last, while its caller waits.
+  if (!t.records && (!t.pass || t.pass->finished) && current_task() >= 0) t.pass = Controller::get().newest_pass();
+  Pass* pass = t.pass.get();
   if (!pass || pass->finished) return;
   pass->level_bytes += bytes;
   if (pass->level_bytes > pass->peak_bytes) pass->peak_bytes = pass->level_bytes;

@@ -11,6 +11,7 @@ namespace reprise::engine {
 
 struct ThreadState {
   std::shared_ptr<Pass> pass;  // being recorded, or last recorded, on this thread
+  bool records = false;        // a Pass was begun on this thread
   int keep_depth = 0;          // inside keep()
   bool armed = false;
   // Armed in the middle of an operator, which is not seen any more; the kernels it calls are, and would be taken for the program's own.

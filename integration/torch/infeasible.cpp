@@ -5,7 +5,7 @@
 
 #include "integration/cpp/reprise.hpp"
 #include "integration/report/amounts.hpp"
-#include "integration/torch/cpu_allocator.hpp"
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/planning.hpp"
 
 namespace reprise::engine {
@@ -40,7 +40,7 @@ int64_t smallest_budget(const Known& known) {
 void set_infeasible_thrower(InfeasibleThrower thrower) { the_thrower = thrower; }
 
 std::string out_of_memory_text(std::size_t asked_bytes) {
-  const Statistics s = cpu_core().statistics();
+  const Statistics s = budgeted_core().statistics();
   return "reprise: out of memory under the budget: asked for " + exact_bytes(int64_t(asked_bytes)) + ", live " + mebibytes(int64_t(s.live_bytes)) +
          ", reserved " + mebibytes(int64_t(s.reserved_bytes)) + ", cap " + mebibytes(int64_t(s.cap_bytes));
 }

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "allocator/caching_allocator.hpp"
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/controller.hpp"
-#include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "integration/torch/overflow.hpp"
 #include "integration/torch/planning.hpp"
@@ -18,7 +18,7 @@ namespace {
 
 // What the core holds beside live bytes: rounding, and small pieces cached by threads. No Plan can change it.
 int64_t unplanned_bytes() {
-  const Statistics s = cpu_core().statistics();
+  const Statistics s = budgeted_core().statistics();
   return static_cast<int64_t>(s.allocated_bytes - s.live_bytes + s.cached_bytes);
 }
 
@@ -68,7 +68,8 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     known->learning = true;  // the step changed: learn it anew, but not for ever
   }
   store(pass->key, *known, generation);
-  rest_.after_pass(all_fits(*pass) && !agreement_.ranks());  // who rests would miss the rounds
+  // Who rests would miss the rounds; and without a temporary file nobody could be woken.
+  rest_.after_pass(all_fits(*pass) && !agreement_.ranks() && budget_is_on_cpu());
 }
 
 // This Pass repeated what was planned with nothing to replay, and so would every other kind of step seen so far.
@@ -213,7 +214,7 @@ void Controller::settle(const std::shared_ptr<Pass>& pass, Known& known) {
 void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   const double began = now_seconds();
   Config config = this->config();
-  cpu_core().trim();  // what is free now and was not live at the start is no part of what a Plan cannot change
+  budgeted_core().trim();  // what is free now and was not live at the start is no part of what a Plan cannot change
   known.unplanned_bytes = unplanned_bytes() + known.missed_bytes;
   const int64_t beside = start_live_bytes + known.unplanned_bytes;
   const int64_t limit_bytes = limit_for(known, config, start_live_bytes);

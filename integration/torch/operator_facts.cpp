@@ -94,7 +94,6 @@ OperatorFacts find_facts(const c10::OperatorHandle& op) {
   else if (!known_namespace(facts.name)) facts.opaque_reason = "operator outside torch's own namespaces";
   else if (contains(kUndefinedBytes, facts.name)) facts.opaque_reason = "operator whose results hold undefined bytes";
   else if (contains(kSideEffects, facts.name)) facts.opaque_reason = "operator with an effect besides its results";
-  else if (facts.random && facts.generator_argument < 0 && facts.probability_argument < 0) facts.opaque_reason = "random operator that takes no generator";
   return facts;
 }
 

@@ -32,6 +32,7 @@
 #include "integration/torch/conditions.hpp"
 #include "integration/torch/operator_facts.hpp"
 #include "integration/torch/overflow.hpp"
+#include "integration/torch/streams.hpp"
 #include "integration/torch/tags.hpp"
 #include "integration/torch/tensor_view.hpp"
 #include "policy/plan.hpp"
@@ -66,6 +67,8 @@ struct Op {
   std::vector<int32_t> made;                   // per returned tensor: the new Value, or -1 (view, in-place result, undefined)
   std::vector<std::pair<int, int32_t>> wrote;  // (argument, Value after) for arguments written in place
   at::Generator generator;                     // state before the call, where it draws random numbers (R5)
+  bool draws_from_default = false;             // takes no generator: the device's default one is set to that state (CUDA)
+  std::optional<c10::Stream> stream;           // that it ran on; none on the CPU (R12)
   std::shared_ptr<const Settings> settings;
   const char* opaque_reason = nullptr;
   bool hidden_write = false;  // its hidden writes happened (R6)
@@ -100,6 +103,7 @@ struct Value {
   int32_t group = 0;                                                                          // of the learning Pass
   int32_t memo_task = -1;                                                                     // autograd task that replayed it
   c10::weak_intrusive_ptr<c10::StorageImpl> storage{c10::intrusive_ptr<c10::StorageImpl>()};  // the program's; pins the address
+  std::shared_ptr<const Ready> ready;                                                         // of a replayed one, where there are streams
   c10::Storage held;                                                                          // kept, replayed or copied
   bool held_is_private = false;                                                               // held is ours alone: replayed or copied
   bool outside = false;                                                                       // existed before the Pass
@@ -270,6 +274,7 @@ class Pass {
   Group before_break(Group group) const;
   void poll_gone();
   void begin_backward();
+  void consume(int32_t value, const c10::Storage& storage) const;
   void close(Garbage& garbage);
   std::shared_ptr<const Settings> settings_now();
   double op_clock(const Op& op) const;  // seconds; what the Op takes is a difference of two
@@ -296,6 +301,8 @@ class Pass {
   std::atomic<bool> saved_anything_{false};
   std::atomic<int> task_{-1};
   bool chosen_ = false;
+  std::optional<c10::Stream> stream_;  // of the first Op
+  bool many_streams_ = false;
   bool caught_ = false;                // R11 found an unseen write
   int64_t overflow_start_bytes_ = -1;  // in the temporary file when it was allowed; -1: it was not
   bool only_measured_ = false;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "integration/torch/cpu_allocator.hpp"
 #include "policy/schemes.hpp"
 #include "profiler/gradients.hpp"
 
@@ -33,22 +32,24 @@ bool needs_new_plan(const Known& known, const Config& config, int64_t start_live
 }
 
 StartLayout start_layout() {
-  const AllocatorOptions core;  // as the CPU's core is made; small ones are served from slabs, which count as they are
-  const auto small = static_cast<int64_t>(core.small_limit_bytes), rounding = static_cast<int64_t>(core.rounding_bytes);
+  const HeapShape heap = heap_shape();  // small ones are served from slabs, which count as they are
+  const auto small = static_cast<int64_t>(heap.small_limit_bytes), rounding = static_cast<int64_t>(heap.rounding_bytes);
   StartLayout layout;
-  cpu_core().visit_live([&](void* pointer, std::size_t bytes, Tag) {
+  budgeted_core().visit_live([&](void* pointer, std::size_t bytes, Tag) {
     const auto rounded = (static_cast<int64_t>(bytes) + rounding - 1) / rounding * rounding;
     if (rounded > small) layout.emplace_back(reinterpret_cast<int64_t>(pointer), rounded);
   });
   std::sort(layout.begin(), layout.end());
-  for (auto it = layout.rbegin(); it != layout.rend(); ++it) it->first -= layout.front().first;
+  if (layout.empty()) return layout;
+  const auto page = static_cast<int64_t>(heap.page_bytes), first_page = layout.front().first / page * page;
+  for (auto& [offset, bytes] : layout) offset -= first_page;  // where in its page the first one lies stays true
   return layout;
 }
 
 // The Plan with the reserved bytes it needs on this heap.
 Plan StepPlanner::tried(Plan plan, int64_t limit_bytes, const StartLayout& start) const {
   plan.limit_bytes = limit_bytes;
-  const Simulated simulated = simulate(plan, *profile_, start);
+  const Simulated simulated = simulate(plan, *profile_, start, heap_);
   plan.predicted_live_bytes = simulated.peak_live_bytes;
   plan.predicted_reserved_bytes = simulated.peak_reserved_bytes;
   return plan;

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/controller.hpp"
 #include "policy/planner.hpp"
 #include "policy/simulate.hpp"
@@ -24,7 +25,8 @@ struct PlanResult {
 // Threads: one mutex; any thread may ask.
 class StepPlanner {
  public:
-  explicit StepPlanner(std::shared_ptr<const Profile> profile, const Frontier& known = {}) : profile_(std::move(profile)), planner_(*profile_, {}, known) {}
+  explicit StepPlanner(std::shared_ptr<const Profile> profile, const Frontier& known = {})
+      : profile_(std::move(profile)), heap_(heap_shape()), planner_(*profile_, {.search = {}, .heap = heap_}, known) {}
 
   // last: the Plan followed so far, if any. It stays where it fits and a new one is hardly better: Plans do not flap with the noise of seconds.
   PlanResult plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start, const Plan* last = nullptr);
@@ -39,6 +41,7 @@ class StepPlanner {
 
   std::mutex mutex_;
   std::shared_ptr<const Profile> profile_;
+  HeapShape heap_;
   Planner planner_;
 };
 
@@ -52,6 +55,6 @@ inline bool wants_plan(const Known& known, const Config& config, int64_t start_l
 }
 // The smallest budget for this step and for the next, which begins with its gradients there. beside_bytes: live and rounding at the Pass's start.
 int64_t smallest_budget_for(const Known& known, int64_t beside_bytes, const StartLayout& start);
-StartLayout start_layout();  // of torch's CPU allocator, now
+StartLayout start_layout();  // of the budgeted core, now
 
 }  // namespace reprise::engine

@@ -1,4 +1,7 @@
 // Recording one operator call: what it read, wrote and made, in terms of Values. The fallback that gets here is in engine.cpp.
+#include <ATen/Context.h>
+
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/controller.hpp"
 #include "integration/torch/engine_internal.hpp"
 #include "integration/torch/pass.hpp"
@@ -55,6 +58,7 @@ class Call {
       if (!w.brings_back) pass_.before_write(w.before, garbage_);
     }
     op_.settings = pass_.settings_now();
+    note_stream();
     pass_.poll_gone();  // what the program let go of since the last Op is gone while this one runs
     pass_.note(Mark::kOpBegin, int64_t(pass_.ops_.size()));
   }
@@ -63,6 +67,7 @@ class Call {
     if (draws_random_ && !op_.opaque_reason) op_.generator = copy_generator(generator_);
     const double began = pass_.op_clock(op_);
     op_.handle.redispatchBoxed(op_.keys, stack_);
+    if (op_.stream && pass_.options_.sample) op_.stream->synchronize();  // seconds are the device's too where they are written down
     op_.forward_seconds = pass_.op_clock(op_) - began;
   }
 
@@ -97,6 +102,23 @@ class Call {
     bool hidden;
     bool brings_back = false;  // the same content as before
   };
+
+  void note_stream() {
+    op_.stream = current_stream();
+    if (!pass_.stream_) pass_.stream_ = op_.stream;
+    pass_.many_streams_ |= pass_.stream_ != op_.stream;
+  }
+
+  // Where the operator's random numbers come from if it is given no generator: the device of its tensors, or the one it is told.
+  c10::Device device_of_arguments(size_t base) const {
+    c10::Device device = c10::kCPU;
+    for (size_t i = base; i < stack_->size(); i++) {
+      const c10::IValue& a = (*stack_)[i];
+      if (a.isDevice()) device = a.toDevice();
+      else if (a.isTensor() && a.toTensor().defined() && !a.toTensor().is_cpu()) return a.toTensor().device();
+    }
+    return device;
+  }
 
   void find_hidden_write(size_t base) {
     if (!facts_.hides_writes) return;
@@ -134,7 +156,8 @@ class Call {
       slot.refs.push_back(ref);
       return;
     }
-    if (const char* why = reason_not_plain(t)) {
+    const bool host_scalar = t.is_cpu() && t.dim() == 0 && !budget_is_on_cpu() && !facts_.writes[i];  // x * 2: read by the launch, in no device memory
+    if (const char* why = host_scalar ? nullptr : reason_not_plain(t)) {
       op_.opaque_reason = why;
       slot.refs.push_back(ref);
       return;
@@ -163,13 +186,16 @@ class Call {
     if (facts_.probability_argument >= 0) {
       const c10::IValue& p = (*stack_)[base + size_t(facts_.probability_argument)];
       draws_random_ = !(p.isDouble() && p.toDouble() == 0.0);
-      if (draws_random_ && !op_.opaque_reason) op_.opaque_reason = "random operator that takes no generator";
     }
-    if (!draws_random_ || facts_.generator_argument < 0) return;
-    const c10::IValue& g = (*stack_)[base + size_t(facts_.generator_argument)];
-    generator_ = g.isGenerator() ? g.toGenerator() : at::detail::getDefaultCPUGenerator();
-    if (!generator_.device().is_cpu()) op_.opaque_reason = "generator of a device that is not recorded";
-    op_.arguments[size_t(facts_.generator_argument)].plain = c10::IValue();  // the live generator is not to be kept or used
+    if (!draws_random_) return;
+    const bool takes_one = facts_.generator_argument >= 0;
+    const c10::IValue given = takes_one ? (*stack_)[base + size_t(facts_.generator_argument)] : c10::IValue();
+    if (takes_one) op_.arguments[size_t(facts_.generator_argument)].plain = c10::IValue();  // the live generator is not to be kept or used
+    generator_ = given.isGenerator() ? given.toGenerator() : at::globalContext().defaultGenerator(device_of_arguments(base));
+    if (!generator_.device().is_cpu() && generator_.device() != budgeted_device()) op_.opaque_reason = "generator of a device that is not recorded";
+    if (takes_one) return;
+    op_.draws_from_default = true;
+    if (generator_.device().is_cpu() && !op_.opaque_reason) op_.opaque_reason = "random operator that takes no generator";
   }
 
   // Writing to something that cannot be made again is a side effect: it happens once (R6).
@@ -290,7 +316,7 @@ class Call {
   Garbage garbage_;  // destroyed last, with no mutex held
 };
 
-double Pass::op_clock(const Op& op) const { return options_.sample && op.settings->threads == 1 ? thread_cpu_seconds() : now_seconds(); }
+double Pass::op_clock(const Op& op) const { return options_.sample && op.settings->threads == 1 && !op.stream ? thread_cpu_seconds() : now_seconds(); }
 
 void Pass::run_and_record(const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   Call call(*this, op, facts, keys, stack);

@@ -106,8 +106,17 @@ class Replay {
     pass_.running_ = this;
     pass_.replaying_ = std::this_thread::get_id();
     counters.replays++;
-    if (trigger_ >= 0) bring_back_packed(trigger_);
-    for (int32_t o : order_) run_op(o);
+    std::shared_ptr<const Ready> ready;
+    {
+      StreamChain chain;
+      if (trigger_ >= 0) bring_back_packed(trigger_);
+      for (int32_t o : order_) {
+        chain.go_to(pass_.ops_[size_t(o)].stream);
+        run_op(o);
+      }
+      chain.go_to(chain.consumer());
+      ready = Ready::here();
+    }
     const int task = current_task();
     for (auto& [v, storage] : fresh_) {
       Value& value = pass_.values_[size_t(v)];
@@ -115,6 +124,7 @@ class Replay {
       value.held = std::move(storage);
       value.held_is_private = true;
       value.memo_task = task;
+      value.ready = ready;
       pass_.tag_made(v, value.held);
       pass_.tag_held(value);
     }
@@ -167,11 +177,12 @@ class Replay {
     if (hidden) {  // R6: what it writes there was written once already
       auto s = pass_.available(pass_.latest(r.value));
       if (!s) s = pass_.available(r.value);
-      return r.geometry.over(clone_storage(s ? *s : read_source(r, op), r.geometry.device));
+      return r.geometry.over(clone_storage(s ? *s : read_source(r, op)));
     }
     c10::Storage s = ours ? it->second : read_source(r, op);
     // In place on a Value that others still need, or that is not ours: on a copy.
-    if (written && (!ours || retain_.count(r.value) || uses_[r.value] > 1)) s = clone_storage(s, r.geometry.device);
+    if (written && (!ours || retain_.count(r.value) || uses_[r.value] > 1)) s = clone_storage(s);
+    if (pass_.many_streams_) used_on(s, op.stream);
     return r.geometry.over(std::move(s));
   }
 
@@ -212,10 +223,14 @@ class Replay {
     const double began = pass_.op_clock(op);
     {
       SettingsScope as_recorded(*op.settings);
+      std::optional<DefaultGeneratorScope> as_drawn;
+      if (op.draws_from_default && op.generator.defined()) as_drawn.emplace(op.generator);
       op.handle.redispatchBoxed(op.keys, &stack);
     }
+    if (op.stream && pass_.options_.sample) op.stream->synchronize();
     const double seconds = pass_.op_clock(op) - began;
-    op.replay_seconds = op.replay_seconds > 0 ? std::min(op.replay_seconds, seconds) : seconds;
+    const bool complete = !op.stream || pass_.options_.sample;  // else the launch alone was timed
+    if (complete) op.replay_seconds = op.replay_seconds > 0 ? std::min(op.replay_seconds, seconds) : seconds;
     counters.replayed++;
     collect(index, op, stack);
     stack.clear();

@@ -3,14 +3,14 @@
 #include <cstdint>
 
 #include "allocator/caching_allocator.hpp"
-#include "integration/torch/cpu_allocator.hpp"
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/overflow.hpp"
 
 namespace reprise::engine {
 
 void Rest::set_observer(AllocationObserver* observer) {
   observer_ = observer;
-  cpu_core().set_observer(observer);
+  budgeted_core().set_observer(observer);
 }
 
 void Rest::after_pass(bool all_fits) {
@@ -20,13 +20,13 @@ void Rest::after_pass(bool all_fits) {
   }
   if (++fitting_ < kPassesBefore || rests_ >= kMostRests || resting_.exchange(true)) return;
   rests_++;
-  cpu_core().set_observer(nullptr);
+  budgeted_core().set_observer(nullptr);
 }
 
 bool Rest::wake() {
   if (!resting_.exchange(false)) return false;
   fitting_ = 0;
-  cpu_core().set_observer(observer_);
+  budgeted_core().set_observer(observer_);
   if (!woken_.exchange(true)) overflow::allow(SIZE_MAX);
   return true;
 }
@@ -38,7 +38,7 @@ bool Rest::woken_midway() {
 }
 
 void Rest::reset() {
-  if (resting_.exchange(false)) cpu_core().set_observer(observer_);
+  if (resting_.exchange(false)) budgeted_core().set_observer(observer_);
   if (woken_.exchange(false)) overflow::forbid();
   fitting_ = 0;
   rests_ = 0;

@@ -12,7 +12,7 @@ namespace reprise::engine {
 
 class Rest {
  public:
-  void set_observer(AllocationObserver* observer);  // of the CPU allocator, while the engine is awake; lives as long as the process
+  void set_observer(AllocationObserver* observer);  // of the budgeted core, while the engine is awake; lives as long as the process
   bool resting() const { return resting_.load(std::memory_order_relaxed); }
   // After every Pass: did it, and would every kind of step seen so far, keep everything?
   void after_pass(bool all_fits);

@@ -120,6 +120,7 @@ c10::Storage Pass::fetch(int32_t id) {
   note(Mark::kUnpack, id);
   if (auto s = available(id)) {
     counters.found_alive++;
+    consume(id, *s);
     return *s;
   }
   const std::optional<Group> group = planned_group(id);
@@ -142,7 +143,17 @@ c10::Storage Pass::fetch(int32_t id) {
   note(Mark::kReplayEnd, id);
   auto s = available(id);
   TORCH_CHECK(s.has_value(), "reprise: replaying did not bring back Value ", id, "; please report this");
+  consume(id, *s);
   return *s;
+}
+
+// R12: of a replayed Value. What was not replayed is autograd's and the program's to order.
+void Pass::consume(int32_t id, const c10::Storage& storage) const {
+  const Value& v = values_[size_t(id)];
+  if (!v.ready) return;
+  const auto consumer = current_stream();
+  v.ready->before(consumer);
+  used_on(storage, consumer);
 }
 
 void Pass::release(const Saved& saved) {

@@ -17,8 +17,10 @@
 #include "integration/cpp/reprise.hpp"
 #include "integration/report/amounts.hpp"
 #include "integration/report/report.hpp"
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/controller.hpp"
 #include "integration/torch/cpu_allocator.hpp"
+#include "integration/torch/cuda_memory.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "integration/torch/overflow.hpp"
@@ -37,7 +39,7 @@ std::atomic<int64_t> peak_with_overflow{0};
 
 void note_peak_with_overflow() {
   if (overflow::live_bytes() == 0) return;
-  const auto sum = static_cast<int64_t>(cpu_core().statistics().live_bytes + overflow::live_bytes());
+  const auto sum = static_cast<int64_t>(budgeted_core().statistics().live_bytes + overflow::live_bytes());
   int64_t seen = peak_with_overflow.load();
   while (seen < sum && !peak_with_overflow.compare_exchange_weak(seen, sum)) {
   }
@@ -58,6 +60,34 @@ class EventOutlet final : public AllocationObserver {
   void on_free(void* pointer, std::size_t bytes) noexcept override { engine::trace_allocation(pointer, -static_cast<long long>(bytes)); }
 };
 
+void watch_budgeted_core() {
+  static EventOutlet* const outlet = new EventOutlet;  // lives as long as the process, as the cores do
+  Controller::get().set_observer(outlet);
+  budgeted_core().set_pressure([](std::size_t bytes) { return Controller::get().revoke(bytes); });
+}
+
+void move_to(c10::Device device) {
+  CachingAllocator& before = budgeted_core();
+  choose_budgeted_device(device);
+  if (&before == &budgeted_core()) return;
+  before.set_observer(nullptr);
+  before.set_pressure({});
+  watch_budgeted_core();
+}
+
+// The CUDA device that the parameters are on, or the CPU.
+c10::Device device_of(const NamedStorages& parameters) {
+  c10::Device found = c10::kCPU;
+  for (const auto& [name, storage] : parameters) {
+    if (!storage->device().is_cuda() || storage->device() == found) continue;
+    if (!found.is_cpu())
+      throw std::invalid_argument("argument model: its parameters are on " + found.str() + " and on " + storage->device().str() +
+                                  "; a budget is for one device");
+    found = storage->device();
+  }
+  return found;
+}
+
 std::string before_text;  // what was allocated when we were installed; written once, before any thread reads it
 
 std::string resident_text() {
@@ -74,9 +104,17 @@ int64_t control_group_limit() {
   return file >> bytes && bytes > 0 ? bytes : INT64_MAX;
 }
 
+int log_level() {
+  const char* const wanted = std::getenv("REPRISE_LOG");
+  if (!wanted || !*wanted) return 1;
+  const std::string_view text = wanted;
+  if (text == "0" || text == "1") return text[0] - '0';
+  throw std::invalid_argument("environment REPRISE_LOG: \"" + std::string(text) + "\" is neither 0 (silent) nor 1 (one line per new Plan)");
+}
+
 int64_t budget_bytes(const std::string& budget) {
   if (budget.empty()) return 0;
-  const int64_t device = device_bytes(), bytes = Budget::parse(budget).resolve(device);
+  const auto device = static_cast<int64_t>(budgeted_capacity()), bytes = Budget::parse(budget).resolve(device);
   if (bytes <= device) return bytes;
   std::fprintf(stderr, "reprise: budget %s is more than the device has (%s); using that\n", budget.c_str(), exact_bytes(device).c_str());
   return device;
@@ -95,22 +133,25 @@ bool install() {
   const bool fresh = !cpu_allocator_installed();
   install_cpu_allocator();
   if (fresh) before_text = resident_text();
-  Controller::get().set_observer(new EventOutlet);  // lives as long as the process, as the core does
-  cpu_core().set_pressure([](std::size_t bytes) { return Controller::get().revoke(bytes); });
+  watch_budgeted_core();
   set_out_of_memory_text(&engine::out_of_memory_text);
   set_overflow_outlet(&on_overflow);
+  open_cuda_memory();
   engine::install();
   return true;
 }
 
 void auto_checkpoint(const NamedStorages& parameters, const std::string& budget, const Options& options) {
-  const int64_t bytes = budget_bytes(budget);
+  const c10::Device device = device_of(parameters);
   const Scheme scheme = Scheme::parse(options.policy);
-  const int64_t live = engine::installed() ? int64_t(cpu_core().statistics().live_bytes) : 0;
+  if (!budget.empty()) Budget::parse(budget);  // a malformed one changes nothing
+  if (!device.is_cpu()) install();
+  move_to(device);
+  const int64_t bytes = budget_bytes(budget);
+  const int64_t live = engine::installed() ? int64_t(budgeted_core().statistics().live_bytes) : 0;
   if (bytes > 0 && bytes < live)
     throw std::invalid_argument("argument budget: " + exact_bytes(bytes) + " is less than the " + exact_bytes(live) + " that are live already");
   install();
-  if (parameters.empty()) std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
   engine::Config config;
   config.budget_bytes = bytes;
   config.policy = scheme.name();
@@ -118,13 +159,13 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   config.verify = options.verify || (verify && std::string(verify) == "1");
   config.exclude = options.exclude;
   config.agree = options.agree;
-  const char* log = std::getenv("REPRISE_LOG");
-  config.log = log ? std::atoi(log) : 1;
+  config.log = log_level();
   std::vector<engine::Parameter> named;
   for (const auto& [name, storage] : parameters) named.push_back({name, storage});
-  if (!cpu_core().set_cap(bytes > 0 ? std::size_t(bytes) : kNoCap))
-    throw std::invalid_argument("argument budget: " + exact_bytes(bytes) +
-                                " cannot be made the cap: " + exact_bytes(int64_t(cpu_core().statistics().reserved_bytes)) + " are reserved by live tensors");
+  if (!set_budget(bytes > 0 ? std::size_t(bytes) : kNoCap))
+    throw std::invalid_argument("argument budget: " + exact_bytes(bytes) + " cannot be made the cap: " +
+                                exact_bytes(int64_t(budgeted_core().statistics().reserved_bytes)) + " are reserved by live tensors");
+  if (parameters.empty()) std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
   Controller::get().enable(std::move(config), named);
   engine::arm_this_thread();
 }
@@ -132,11 +173,11 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
 void undo() {
   if (!engine::installed()) return;
   Controller::get().disable();
-  cpu_core().set_cap(kNoCap);
+  set_budget(kNoCap);
 }
 
 MemoryStats memory_stats() {
-  const Statistics s = cpu_core().statistics();
+  const Statistics s = budgeted_core().statistics();
   MemoryStats m;
   m.live_bytes = int64_t(s.live_bytes + overflow::live_bytes());
   m.allocated_bytes = int64_t(s.allocated_bytes);
@@ -161,7 +202,7 @@ std::vector<Holder> holders() {
 }
 
 void reset_peaks() {
-  cpu_core().reset_peaks();
+  budgeted_core().reset_peaks();
   peak_with_overflow = 0;
   note_peak_with_overflow();
 }
@@ -246,7 +287,7 @@ std::string profile() {
 std::string plan(const std::string& limit, const std::string& policy) {
   auto known = Controller::get().last_known();
   if (!known || !known->profile) throw std::runtime_error("reprise.plan(): no step was learned so far; call auto_checkpoint and train one step first");
-  const int64_t bytes = limit.empty() ? 0 : Budget::parse(limit).resolve(device_bytes());
+  const int64_t bytes = limit.empty() ? 0 : Budget::parse(limit).resolve(static_cast<int64_t>(budgeted_capacity()));
   return plan_scheme(*known->profile, Scheme::parse(policy).name(), bytes).to_json();
 }
 

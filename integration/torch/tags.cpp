@@ -4,6 +4,7 @@
 #include <map>
 #include <tuple>
 
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/cpu_allocator.hpp"
 
 namespace reprise::engine {
@@ -11,7 +12,8 @@ namespace {
 
 void* own_pointer(const c10::StorageImpl& storage) {
   void* const pointer = storage.data_ptr().get_context();
-  return pointer && storage.data_ptr().get_deleter() == cpu_deleter() && cpu_core().owns(pointer) ? pointer : nullptr;
+  const bool plain = !storage.device().is_cpu() || storage.data_ptr().get_deleter() == cpu_deleter();  // nobody else's pointers lie in a GPU's range
+  return pointer && plain && budgeted_core().owns(pointer) ? pointer : nullptr;
 }
 
 }  // namespace
@@ -27,22 +29,23 @@ const char* name_of(Category category) {
 }
 
 void tag_storage(const c10::StorageImpl& storage, Category category, int32_t region) {
-  if (void* const pointer = own_pointer(storage)) cpu_core().set_tag(pointer, {static_cast<uint8_t>(category), cpu_core().tag(pointer).saved, region});
+  if (void* const pointer = own_pointer(storage))
+    budgeted_core().set_tag(pointer, {static_cast<uint8_t>(category), budgeted_core().tag(pointer).saved, region});
 }
 
 void tag_saved(const c10::StorageImpl& storage, bool saved) {
   void* const pointer = own_pointer(storage);
   if (!pointer) return;
-  Tag tag = cpu_core().tag(pointer);
+  Tag tag = budgeted_core().tag(pointer);
   tag.saved = saved;
-  cpu_core().set_tag(pointer, tag);
+  budgeted_core().set_tag(pointer, tag);
 }
 
-void tag_backward(void* pointer) { cpu_core().set_tag(pointer, {static_cast<uint8_t>(Category::kBackward), false, -1}); }
+void tag_backward(void* pointer) { budgeted_core().set_tag(pointer, {static_cast<uint8_t>(Category::kBackward), false, -1}); }
 
 std::vector<Holding> holdings() {
   std::map<std::tuple<uint8_t, int32_t, bool>, Holding> sums;
-  cpu_core().visit_live([&](void*, std::size_t bytes, Tag tag) {
+  budgeted_core().visit_live([&](void*, std::size_t bytes, Tag tag) {
     Holding& sum = sums[{tag.category, tag.region, tag.saved}];
     sum.bytes += static_cast<int64_t>(bytes);
     sum.pieces++;

@@ -1,5 +1,5 @@
 // Tags: what each live allocation is for, so that "who holds the memory" is a query. Set where the engine learns of a storage, kept by the allocator.
-// A storage that is not the CPU allocator's own (made before it, from numpy, in the temporary file) has none.
+// A storage that is not the budgeted core's own (made before it, from numpy, in the temporary file) has none.
 //
 // Threads: any thread may call; two that tag one storage at once leave one of their tags.
 #pragma once
@@ -18,7 +18,7 @@ const char* name_of(Category category);
 
 void tag_storage(const c10::StorageImpl& storage, Category category, int32_t region);
 void tag_saved(const c10::StorageImpl& storage, bool saved);  // autograd holds it
-void tag_backward(void* pointer);                             // of an allocation of the CPU allocator
+void tag_backward(void* pointer);                             // of an allocation of the budgeted core
 
 struct Holding {
   Category category = Category::kOther;

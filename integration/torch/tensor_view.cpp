@@ -1,13 +1,16 @@
 #include "integration/torch/tensor_view.hpp"
 
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
-#include <c10/core/CPUAllocator.h>
+#include <c10/core/Allocator.h>
 #include <c10/core/TensorImpl.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/anomaly_mode.h>
 
 #include <cstring>
 #include <sstream>
+
+#include "integration/torch/budgeted.hpp"
 
 namespace reprise::engine {
 
@@ -27,7 +30,7 @@ const char* reason_not_plain(const at::Tensor& tensor) {
     if (keys.has(key)) return reason;
   if (!impl->has_storage()) return "tensor without a storage";
   if (impl->is_inference()) return "inference tensor";
-  if (!impl->device().is_cpu()) return "tensor on a device that is not recorded";
+  if (impl->device() != budgeted_device()) return "tensor on a device that is not recorded";
   return nullptr;
 }
 
@@ -46,7 +49,8 @@ Geometry Geometry::of(const at::Tensor& tensor) {
 }
 
 at::Tensor Geometry::over(c10::Storage storage) const {
-  auto impl = c10::make_intrusive<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU), dtype);
+  const auto backend = storage.device().is_cuda() ? c10::DispatchKey::CUDA : c10::DispatchKey::CPU;
+  auto impl = c10::make_intrusive<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(backend), dtype);
   impl->set_sizes_and_strides(sizes, strides, offset);
   if (conjugate) impl->_set_conj(true);
   if (negative) impl->_set_neg(true);
@@ -87,7 +91,7 @@ void Version::refuse(const Geometry& geometry, const std::string& purpose) const
 }
 
 c10::Storage new_storage(size_t bytes) {
-  c10::Allocator* allocator = c10::GetCPUAllocator();
+  c10::Allocator* allocator = c10::GetAllocator(c10::DeviceType::CPU);
   return c10::Storage(c10::Storage::use_byte_size_t{}, bytes, allocator->allocate(bytes), allocator, true);
 }
 
@@ -97,11 +101,26 @@ at::Tensor detached(const at::Tensor& tensor) {
   return at::Tensor(tensor.unsafeGetTensorImpl()->shallow_copy_and_detach(c10::VariableVersion(0), false));
 }
 
-c10::Storage clone_storage(const c10::Storage& storage, c10::Device device) {
-  TORCH_INTERNAL_ASSERT(device.is_cpu());
-  c10::Storage copy = new_storage(storage.nbytes());
-  if (storage.nbytes() > 0) std::memcpy(copy.mutable_data(), storage.data(), storage.nbytes());
+c10::Storage clone_storage(const c10::Storage& storage) {
+  c10::Allocator* allocator = c10::GetAllocator(storage.device_type());
+  c10::Storage copy(c10::Storage::use_byte_size_t{}, storage.nbytes(), allocator->allocate(storage.nbytes()), allocator, true);
+  if (storage.nbytes() == 0) return copy;
+  if (storage.device().is_cpu()) {
+    std::memcpy(copy.mutable_data(), storage.data(), storage.nbytes());
+  } else {
+    c10::impl::ExcludeDispatchKeyGuard no_recording(c10::DispatchKey::Fake);
+    at::AutoDispatchBelowADInplaceOrView below;
+    bytes_of(copy).copy_(bytes_of(storage));
+  }
   return copy;
+}
+
+at::Tensor bytes_of(const c10::Storage& storage) {
+  Geometry all;
+  all.sizes = {static_cast<int64_t>(storage.nbytes())};
+  all.strides = {1};
+  all.dtype = caffe2::TypeMeta::Make<uint8_t>();
+  return all.over(storage);
 }
 
 }  // namespace reprise::engine

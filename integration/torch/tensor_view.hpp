@@ -62,6 +62,7 @@ c10::Storage new_storage(size_t bytes);  // on the CPU, from torch's allocator
 // As detach(), but no mode of the user sees it (R2). For a subclass, whose detach() is its own business, it is detach().
 at::Tensor detached(const at::Tensor& tensor);
 
-c10::Storage clone_storage(const c10::Storage& storage, c10::Device device);  // bytes copied through torch's allocator
+at::Tensor bytes_of(const c10::Storage& storage);         // all of it, as uint8
+c10::Storage clone_storage(const c10::Storage& storage);  // bytes copied through torch's allocator, on the current stream where there are streams
 
 }  // namespace reprise::engine

@@ -1,4 +1,8 @@
 // Values: who holds which content, what a write does to it (R7), and what was written where nobody could see it (R11).
+#include <ATen/ATen.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -34,8 +38,16 @@ std::vector<uint64_t> Caught::places() const {
   return out;
 }
 
+// Waits for the device: for REPRISE_VERIFY only.
+static c10::Storage copied_to_host(const c10::Storage& storage) {
+  c10::impl::ExcludeDispatchKeyGuard no_recording(c10::DispatchKey::Fake);
+  at::AutoDispatchBelowADInplaceOrView below;
+  return bytes_of(storage).to(at::kCPU).storage();
+}
+
 uint64_t fingerprint_of(const c10::Storage& storage) {
   // Four independent multiply-fold lanes over 32 bytes a turn: about memory speed. Not cryptographic: it guards against accidents.
+  if (!storage.device().is_cpu()) return fingerprint_of(copied_to_host(storage));
   const auto* p = static_cast<const unsigned char*>(storage.data());
   const size_t bytes = p ? storage.nbytes() : 0;
   uint64_t lane[4] = {0x9e3779b97f4a7c15ull, 0xbf58476d1ce4e5b9ull, 0x94d049bb133111ebull, 0x2545f4914f6cdd1dull};
@@ -92,7 +104,7 @@ int32_t Pass::new_value(const at::Tensor& tensor, int32_t producer) {
 // Between these marks an allocation is ours and not the program's.
 c10::Storage Pass::private_copy(int32_t id, const c10::Storage& storage) {
   note(Mark::kReplayBegin, id);
-  c10::Storage copy = clone_storage(storage, c10::kCPU);
+  c10::Storage copy = clone_storage(storage);
   note(Mark::kReplayEnd, id);
   return copy;
 }
@@ -150,6 +162,7 @@ void Pass::let_go(Value& v, Garbage& garbage) {
   v.held = c10::Storage();
   v.held_is_private = false;
   v.memo_task = -1;
+  v.ready.reset();
 }
 
 void Pass::let_go_if_unneeded(int32_t id, Garbage& garbage) {

@@ -7,6 +7,9 @@
 #include "allocator/caching_allocator.hpp"
 #include "allocator/host/host_device.hpp"
 #include "allocator/simulated/simulated_device.hpp"
+#ifdef REPRISE_CUDA
+#include "tests/allocator/cuda_support.hpp"
+#endif
 
 namespace reprise {
 namespace {
@@ -22,10 +25,16 @@ const Kind kKinds[] = {
     {"HostHugePages", true, [] { return std::unique_ptr<Device>(std::make_unique<HostDevice>(HostOptions{.huge_pages = true})); }},
     {"SimulatedSmallPages", false, [] { return std::unique_ptr<Device>(std::make_unique<SimulatedDevice>(std::size_t{1} << 32, 4096)); }},
     {"SimulatedLargePages", false, [] { return std::unique_ptr<Device>(std::make_unique<SimulatedDevice>(std::size_t{1} << 32)); }},
+#ifdef REPRISE_CUDA
+    {"Cuda", false, [] { return std::unique_ptr<Device>(make_cuda_device()); }},  // on a real one nobody may read its memory
+#endif
 };
 
 class EveryDevice : public ::testing::TestWithParam<Kind> {
  protected:
+  void SetUp() override {
+    if (device_ == nullptr) GTEST_SKIP() << "skipped: there is no CUDA driver";
+  }
   std::unique_ptr<Device> device_ = GetParam().make();
 };
 

@@ -56,7 +56,8 @@ def test_switched_off(tmp_path):
     assert not (tmp_path / "report.txt").exists()
 
 
-@pytest.mark.parametrize("variables", [{"REPRISE_BUDGET": "8 GoB"}, {"REPRISE_BUDGET": "500MiB", "REPRISE_POLICY": "best"}], ids=["budget", "policy"])
+@pytest.mark.parametrize("variables", [{"REPRISE_BUDGET": "8 GoB"}, {"REPRISE_BUDGET": "500MiB", "REPRISE_POLICY": "best"},
+                                       {"REPRISE_BUDGET": "500MiB", "REPRISE_LOG": "loud"}], ids=["budget", "policy", "log"])
 def test_wrong_environment_is_one_line(variables):
     done = run([SCRIPTS / "functional.py"], REPRISE=1, **variables)
     assert digest_of(done) == digest_of(run([SCRIPTS / "functional.py"]))

@@ -57,10 +57,12 @@ def test_scheme(case, scheme):
 
 @pytest.mark.parametrize("fraction", FRACTIONS)
 @pytest.mark.parametrize("case", by_case(MODELS))
-def test_auto(case, fraction):
+def test_auto(case, fraction, record_property):
     """Within the budget from the learning Pass on: reserved bytes never exceed it."""
     plain = plain_of(case)
     other, smallest = run_within(case, plain, "auto", fraction)
+    record_property("overflow_bytes", other.counters["overflow_bytes"])
+    record_property("smallest_budget", smallest)
     check(case, plain, other)
     assert other.peak_reserved_bytes <= (smallest or budget_at(plain, fraction)(other.base_bytes))
 

@@ -33,6 +33,7 @@ class Settings:
     data: str | None = None
     generate: int = 0
     policy: str = "auto"
+    device: str = "cpu"
 
 
 def read_text(path, limit=4 * MIB):
@@ -82,7 +83,7 @@ def build_model(settings):
             self.norm, self.head = nn.LayerNorm(settings.width), nn.Linear(settings.width, 256, bias=False)
 
         def forward(self, ids):
-            x = self.dropout(self.token(ids) + self.position(torch.arange(ids.shape[1])))
+            x = self.dropout(self.token(ids) + self.position(torch.arange(ids.shape[1], device=ids.device)))
             for layer in self.layers:
                 x = layer(x)
             return self.head(self.norm(x))
@@ -97,7 +98,7 @@ class Run:
     def __init__(self, settings):
         import torch
 
-        self.settings, self.model = settings, build_model(settings)
+        self.settings, self.model = settings, build_model(settings).to(settings.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=6e-4)
         for parameter in self.model.parameters():
             parameter.grad = torch.zeros_like(parameter)
@@ -114,6 +115,7 @@ class Run:
         length = self.settings.length
         starts = torch.randint(0, len(self.text) - length - 1, (self.settings.batch,), generator=self.draw)
         rows = torch.stack([self.text[s : s + length + 1] for s in starts.tolist()]).long()
+        rows = rows.to(self.settings.device)
         return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
     def step(self):
@@ -133,12 +135,43 @@ class Run:
         import torch
 
         self.model.eval()
-        ids = self.text[: self.settings.length // 2].long()[None]
+        ids = self.text[: self.settings.length // 2].long()[None].to(self.settings.device)
         with torch.no_grad():
             for _ in range(count):
                 logits = self.model(ids[:, -self.settings.length :])[0, -1] / 0.8
-                ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1, generator=self.draw)[None]], 1)
+                drawn = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=self.draw)[None]
+                ids = torch.cat([ids, drawn.to(ids.device)], 1)
         return bytes(ids[0, -count:].tolist())
+
+
+class Memory:
+    """Live, allocated and reserved bytes of the device, now and at most since reset_peaks()."""
+
+    def __init__(self, device):
+        self.on_cuda = device != "cpu"
+
+    def reset_peaks(self):
+        import torch
+
+        import reprise
+
+        if self.on_cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            reprise.reset_peaks()
+
+    def now(self):
+        import torch
+
+        import reprise
+
+        if not self.on_cuda:
+            return reprise.memory_stats()
+        stats, figures = torch.cuda.memory_stats(), {}
+        for ours, theirs in (("live", "requested"), ("allocated", "allocated"), ("reserved", "reserved")):
+            figures[f"{ours}_bytes"] = stats[f"{theirs}_bytes.all.current"]
+            figures[f"peak_{ours}_bytes"] = stats[f"{theirs}_bytes.all.peak"]
+        return figures
 
 
 def progress(name, index, steps, loss, tokens_per_second, stats, budget):
@@ -159,15 +192,15 @@ def train(settings, budget=None, on_step=None):
     on_step(index, row) sees each row as it appears."""
     import reprise
 
-    run, rows = Run(settings), []
+    run, rows, memory = Run(settings), [], Memory(settings.device)
     if budget:
         reprise.auto_checkpoint(run.model, budget, policy=settings.policy)
     tokens = settings.batch * settings.length
     for index in range(settings.steps):
-        reprise.reset_peaks()
-        before, wall, cpu = reprise.memory_stats(), time.perf_counter(), time.process_time()
+        memory.reset_peaks()
+        before, wall, cpu = memory.now(), time.perf_counter(), time.process_time()
         loss = run.step()
-        wall, cpu, after = time.perf_counter() - wall, time.process_time() - cpu, reprise.memory_stats()
+        wall, cpu, after = time.perf_counter() - wall, time.process_time() - cpu, memory.now()
         row = {"loss": loss, "seconds": wall, "cpu_seconds": cpu, "start_live_bytes": before["live_bytes"], "live_bytes": after["live_bytes"],
                "peak_live_bytes": after["peak_live_bytes"], "peak_allocated_bytes": after["peak_allocated_bytes"],
                "peak_reserved_bytes": after["peak_reserved_bytes"]}
@@ -185,7 +218,7 @@ def child(settings, budget, out):
     import reprise
 
     run, rows = train(settings, budget)
-    result = {"losses": torch.stack(run.losses), "parameters": {k: v.detach() for k, v in run.model.state_dict().items()}, "rows": rows,
+    result = {"losses": torch.stack(run.losses).cpu(), "parameters": {k: v.detach().cpu() for k, v in run.model.state_dict().items()}, "rows": rows,
               "parameter_count": sum(p.numel() for p in run.model.parameters())}
     if budget:
         report = reprise.report()
@@ -260,7 +293,7 @@ def parser():
     p = argparse.ArgumentParser(prog="python -m reprise demo", description=__doc__.split("\n\n")[0])
     p.add_argument("--steps", type=int, default=Settings.steps, help="optimizer steps of each run (default %(default)s)")
     p.add_argument("--data", metavar="FILE", help="text to train on (default: the Python standard library's sources)")
-    p.add_argument("--device", choices=["cpu"], default="cpu")
+    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     p.add_argument("--fraction", type=float, default=0.5, help="part of plain's activation bytes to stay within (default %(default)s)")
     p.add_argument("--policy", default="auto", help="how to choose what is replayed (default %(default)s)")
     p.add_argument("--json", metavar="FILE", help="write everything as JSON")
@@ -282,6 +315,12 @@ def run_both(settings, fraction):
     return result, budgeted
 
 
+def has_cuda():
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def main(arguments):
     args = parser().parse_args(arguments)
     if args.child:
@@ -291,7 +330,10 @@ def main(arguments):
     if args.steps < 1 or args.batch < 1 or not 0 < args.fraction:
         print("reprise demo: --steps, --batch and --fraction must be positive", file=sys.stderr)
         return 2
-    settings = Settings(steps=args.steps, batch=args.batch, data=args.data, generate=args.generate, policy=args.policy)
+    if args.device == "cuda" and not has_cuda():
+        print("reprise demo: --device cuda needs a CUDA device (./dev demo --device cuda --simulated runs without one)", file=sys.stderr)
+        return 2
+    settings = Settings(steps=args.steps, batch=args.batch, data=args.data, generate=args.generate, policy=args.policy, device=args.device)
     started = time.perf_counter()
     result, budgeted = run_both(settings, args.fraction)
     result["total_seconds"] = time.perf_counter() - started

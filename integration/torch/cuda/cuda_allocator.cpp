@@ -1,0 +1,307 @@
+#include "integration/torch/cuda/cuda_allocator.hpp"
+
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
+
+#include "allocator/cuda/driver.hpp"
+
+namespace reprise::cuda {
+
+namespace {
+
+using c10::CachingAllocator::format_size;
+using c10::CachingAllocator::StatType;
+
+std::atomic<CudaAllocator*> installed{nullptr};
+
+void give_back(void* pointer) { installed.load(std::memory_order_acquire)->free(pointer); }
+
+c10::DeviceIndex current_device() {
+  c10::DeviceIndex device = 0;
+  C10_CUDA_CHECK(c10::cuda::GetDevice(&device));
+  return device;
+}
+
+// An external stream's number is its handle, which is even; those of torch's pools are odd, the default stream's is 0.
+bool is_external(const c10::cuda::CUDAStream& stream) { return stream.id() != 0 && stream.id() % 2 == 0; }
+
+}  // namespace
+
+DeviceMemory* CudaAllocator::memory_of(c10::DeviceIndex device) {
+  Slot& slot = slots_.at(static_cast<std::size_t>(device));
+  if (DeviceMemory* const memory = slot.memory.load(std::memory_order_acquire)) return memory;
+  std::call_once(slot.asked, [&] {
+    std::string why;
+    slot.memory = DeviceMemory::make(device, why).release();  // lives as long as the process
+    if (!why.empty()) std::fprintf(stderr, "reprise: CUDA memory stays with torch's own allocator: %s\n", why.c_str());
+  });
+  return slot.memory.load(std::memory_order_acquire);
+}
+
+DeviceMemory* CudaAllocator::owner_of(const void* pointer) const {
+  for (const Slot& slot : slots_) {
+    DeviceMemory* const memory = slot.memory.load(std::memory_order_acquire);
+    if (memory != nullptr && memory->owns(pointer)) return memory;
+  }
+  return nullptr;
+}
+
+bool CudaAllocator::is_routed(c10::DeviceIndex device, cudaStream_t stream) {
+  if (route_count_.load(std::memory_order_relaxed) == 0) return false;
+  const std::lock_guard<std::mutex> lock(routes_mutex_);
+  return std::any_of(routes_.begin(), routes_.end(), [&](const Route& route) { return route.device == device && route.filter(stream); });
+}
+
+c10::DataPtr CudaAllocator::adopt(c10::DataPtr native) const {
+  void* const pointer = native.get();
+  const c10::Device device = native.device();
+  native.release_context();
+  return {pointer, pointer, &give_back, device};
+}
+
+std::int64_t CudaAllocator::reserved_by_native(c10::DeviceIndex device) const {
+  return native_.getDeviceStats(device).reserved_bytes[static_cast<std::size_t>(StatType::AGGREGATE)].current;
+}
+
+template <class Ask>
+auto CudaAllocator::ask_native(c10::DeviceIndex device, Ask&& ask) {
+  DeviceMemory* const memory = slots_.at(static_cast<std::size_t>(device)).memory.load(std::memory_order_acquire);
+  if (memory == nullptr || memory->limit() == kNoCap) return ask();
+  const std::size_t left = memory->limit() - std::min(memory->limit(), memory->reserved_bytes());
+  native_.setMemoryFraction(static_cast<double>(left) / static_cast<double>(memory->capacity_bytes()), device);
+  auto answer = ask();
+  memory->native_reserves(static_cast<std::size_t>(reserved_by_native(device)));
+  return answer;
+}
+
+c10::DataPtr CudaAllocator::allocate(std::size_t bytes) {
+  const c10::DeviceIndex index = current_device();
+  const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(index);
+  DeviceMemory* const memory = bytes == 0 || is_external(stream) || is_routed(index, stream.stream()) ? nullptr : memory_of(index);
+  if (memory == nullptr) return adopt(ask_native(index, [&] { return native_.allocate(bytes); }));
+  void* const pointer = serve(*memory, bytes, stream.stream());
+  return {pointer, pointer, &give_back, c10::Device(c10::DeviceType::CUDA, index)};
+}
+
+void* CudaAllocator::raw_alloc(std::size_t bytes) { return bytes == 0 ? nullptr : allocate(bytes).release_context(); }
+
+// The stream is a bare handle here: only the current one's maker is known.
+void* CudaAllocator::raw_alloc_with_stream(std::size_t bytes, cudaStream_t stream) {
+  const c10::DeviceIndex index = current_device();
+  if (stream == c10::cuda::getCurrentCUDAStream(index).stream()) return raw_alloc(bytes);
+  return ask_native(index, [&] { return native_.raw_alloc_with_stream(bytes, stream); });
+}
+
+void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream) {
+  Context context = history_.enabled() ? history_.context(RecordContext::STATE) : nullptr;
+  void* pointer = memory.allocate(bytes, stream);
+  if (pointer == nullptr && route_count_.load() == 0) {  // native gives nothing back while it serves a capture
+    native_.emptyCache(Pool{0, 0});
+    memory.native_reserves(static_cast<std::size_t>(reserved_by_native(memory.index())));
+    memory.count_retry();
+    pointer = memory.allocate(bytes, stream);
+  }
+  if (pointer == nullptr) throw_out_of_memory(memory, bytes, stream);
+  if (history_.enabled()) history_.allocated(memory.index(), pointer, bytes, stream, std::move(context));
+  if (c10::memoryProfilingEnabled()) report(pointer, static_cast<std::int64_t>(bytes), memory);
+  return pointer;
+}
+
+void CudaAllocator::throw_out_of_memory(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream) {
+  memory.count_out_of_memory();
+  const auto [free_bytes, total_bytes] = native_.getMemoryInfo(memory.index());
+  if (history_.enabled()) history_.ran_out(memory.index(), free_bytes, bytes, stream, history_.context(RecordContext::STATE));
+  std::vector<torch_allocator::OutOfMemoryObserver> observers;
+  {
+    const std::lock_guard<std::mutex> lock(observers_mutex_);
+    observers = observers_;
+  }
+  const Statistics now = memory.core().statistics();
+  for (const auto& observer : observers) observer(memory.index(), bytes, total_bytes, free_bytes);
+  const std::size_t limit = memory.limit();
+  TORCH_CHECK_WITH(OutOfMemoryError, false, "CUDA out of memory. Tried to allocate ", format_size(bytes), ". GPU ", static_cast<int>(memory.index()),
+                   " has a total capacity of ", format_size(total_bytes), " of which ", format_size(free_bytes), " is free. reprise holds ",
+                   format_size(now.reserved_bytes), ", of which ", format_size(now.live_bytes), " is live; torch's own allocator holds ",
+                   format_size(static_cast<std::size_t>(reserved_by_native(memory.index()))), "; the limit on both is ",
+                   limit == kNoCap ? std::string("the device") : format_size(limit), ".");
+  std::abort();  // not reached: the check throws
+}
+
+void CudaAllocator::free(void* pointer) {
+  if (pointer == nullptr) return;
+  DeviceMemory* const memory = owner_of(pointer);
+  if (memory == nullptr) return native_.raw_delete(pointer);
+  const bool profiled = c10::memoryProfilingEnabled();
+  const std::size_t bytes = history_.enabled() || profiled ? memory->size_of(pointer) : 0;
+  if (history_.enabled()) history_.freed(memory->index(), pointer, bytes, nullptr, history_.context(RecordContext::ALL));
+  memory->deallocate(pointer);
+  if (profiled) report(pointer, -static_cast<std::int64_t>(bytes), *memory);
+}
+
+void CudaAllocator::report(void* pointer, std::int64_t change, const DeviceMemory& memory) const {
+  c10::CachingDeviceAllocator::DeviceStats stats = native_.getDeviceStats(memory.index());
+  memory.add_to(stats);
+  const auto all = static_cast<std::size_t>(StatType::AGGREGATE);
+  c10::reportMemoryUsageToProfiler(pointer, change, static_cast<std::size_t>(stats.allocated_bytes[all].current),
+                                   static_cast<std::size_t>(stats.reserved_bytes[all].current), c10::Device(c10::DeviceType::CUDA, memory.index()));
+}
+
+c10::DeleterFnPtr CudaAllocator::raw_deleter() const { return &give_back; }
+
+void CudaAllocator::recordStream(const c10::DataPtr& pointer, c10::cuda::CUDAStream stream) {
+  if (pointer.get() == nullptr) return;
+  if (pointer.get_deleter() != &give_back) return native_.recordStream(pointer, stream);  // made before we were installed
+  if (DeviceMemory* const memory = owner_of(pointer.get())) {
+    if (!memory->record_stream(pointer.get(), stream.stream())) stream.synchronize();
+    return;
+  }
+  c10::DataPtr as_native(pointer.get(), pointer.get(), native_.raw_deleter(), pointer.device());
+  native_.recordStream(as_native, stream);
+  as_native.release_context();
+}
+
+void CudaAllocator::emptyCache(Pool pool) {
+  if (pool == Pool{0, 0})
+    for (const Slot& slot : slots_)
+      if (DeviceMemory* const memory = slot.memory.load()) memory->trim();
+  native_.emptyCache(pool);
+}
+
+void CudaAllocator::cacheInfo(c10::DeviceIndex device, std::size_t* largest) {
+  native_.cacheInfo(device, largest);
+  if (DeviceMemory* const memory = memory_of(device)) *largest = std::max(*largest, memory->largest_free());
+}
+
+void* CudaAllocator::getBaseAllocation(void* pointer, std::size_t* bytes) {
+  DeviceMemory* const memory = owner_of(pointer);
+  if (memory == nullptr) return native_.getBaseAllocation(pointer, bytes);
+  if (bytes != nullptr) *bytes = memory->size_of(pointer);
+  return pointer;
+}
+
+torch_allocator::ShareableHandle CudaAllocator::shareIpcHandle(void* pointer) {
+  TORCH_CHECK(owner_of(pointer) == nullptr,
+              "reprise: memory served by reprise cannot be shared between processes; make the tensor inside torch.cuda.use_mem_pool(torch.cuda.MemPool())");
+  return native_.shareIpcHandle(pointer);
+}
+
+// Pages of ours are mapped for their own device only: between devices the driver copies.
+cudaError_t CudaAllocator::memcpyAsync(void* to, int to_device, const void* from, int from_device, std::size_t bytes, cudaStream_t stream, bool peers) {
+  if (to_device == from_device || (owner_of(to) == nullptr && owner_of(from) == nullptr))
+    return native_.memcpyAsync(to, to_device, from, from_device, bytes, stream, peers);
+  const Driver& driver = *Driver::get();
+  CUcontext to_context = nullptr, from_context = nullptr;
+  if (driver.cuDevicePrimaryCtxRetain(&to_context, to_device) != CUDA_SUCCESS || driver.cuDevicePrimaryCtxRetain(&from_context, from_device) != CUDA_SUCCESS)
+    return cudaErrorInvalidDevice;
+  const auto address = [](const void* pointer) { return reinterpret_cast<CUdeviceptr>(pointer); };
+  return static_cast<cudaError_t>(driver.cuMemcpyPeerAsync(address(to), to_context, address(from), from_context, bytes, stream));
+}
+
+double CudaAllocator::getMemoryFraction(c10::DeviceIndex device) { return slots_.at(static_cast<std::size_t>(device)).fraction; }
+
+void CudaAllocator::setMemoryFraction(double fraction, c10::DeviceIndex device) {
+  native_.setMemoryFraction(fraction, device);  // checks the arguments
+  slots_.at(static_cast<std::size_t>(device)).fraction = fraction;
+  DeviceMemory* const memory = memory_of(device);
+  if (memory == nullptr) return;
+  memory->set_fraction_limit(fraction >= 1 ? kNoCap : static_cast<std::size_t>(fraction * static_cast<double>(memory->capacity_bytes())));
+}
+
+bool CudaAllocator::set_budget(c10::DeviceIndex device, std::size_t bytes) {
+  DeviceMemory* const memory = memory_of(device);
+  if (memory == nullptr || !memory->set_budget(bytes)) return false;
+  native_.setMemoryFraction(getMemoryFraction(device), device);  // it may have been lower, for the former limit
+  return true;
+}
+
+c10::CachingDeviceAllocator::DeviceStats CudaAllocator::getDeviceStats(c10::DeviceIndex device) {
+  auto stats = native_.getDeviceStats(device);
+  if (const DeviceMemory* const memory = memory_of(device)) memory->add_to(stats);
+  return stats;
+}
+
+void CudaAllocator::resetAccumulatedStats(c10::DeviceIndex device) {
+  native_.resetAccumulatedStats(device);
+  if (DeviceMemory* const memory = memory_of(device)) memory->reset_accumulated();
+}
+
+void CudaAllocator::resetPeakStats(c10::DeviceIndex device) {
+  native_.resetPeakStats(device);
+  if (DeviceMemory* const memory = memory_of(device)) memory->reset_peaks();
+}
+
+torch_allocator::SnapshotInfo CudaAllocator::snapshot(Pool pool, bool traces) {
+  torch_allocator::SnapshotInfo all = native_.snapshot(pool, traces);
+  if (pool != Pool{0, 0}) return all;
+  for (const Slot& slot : slots_) {
+    const DeviceMemory* const memory = slot.memory.load();
+    if (memory == nullptr) continue;
+    memory->add_to(all, history_);
+    const auto index = static_cast<std::size_t>(memory->index());
+    if (traces && index < all.device_traces.size()) history_.add_to(all.device_traces[index], memory->index());
+  }
+  return all;
+}
+
+void CudaAllocator::recordHistory(bool enabled, c10::CachingDeviceAllocator::CreateContextFn gather, std::size_t most_entries, RecordContext when, bool clear,
+                                  const std::vector<std::string>& skipped_actions) {
+  native_.recordHistory(enabled, gather, most_entries, when, clear, skipped_actions);
+  history_.record(enabled, gather, most_entries, when, clear, skipped_actions);
+}
+
+void CudaAllocator::attachOutOfMemoryObserver(torch_allocator::OutOfMemoryObserver observer) {
+  {
+    const std::lock_guard<std::mutex> lock(observers_mutex_);
+    observers_.push_back(observer);
+  }
+  native_.attachOutOfMemoryObserver(std::move(observer));
+}
+
+void CudaAllocator::beginAllocateToPool(c10::DeviceIndex device, Pool pool, std::function<bool(cudaStream_t)> filter) {
+  {
+    const std::lock_guard<std::mutex> lock(routes_mutex_);
+    routes_.push_back({device, pool, filter});
+    route_count_ = routes_.size();
+  }
+  native_.beginAllocateToPool(device, pool, std::move(filter));
+}
+
+void CudaAllocator::endAllocateToPool(c10::DeviceIndex device, Pool pool) {
+  {
+    const std::lock_guard<std::mutex> lock(routes_mutex_);
+    const auto ended = std::find_if(routes_.begin(), routes_.end(), [&](const Route& route) { return route.device == device && route.pool == pool; });
+    if (ended != routes_.end()) routes_.erase(ended);
+    route_count_ = routes_.size();
+  }
+  native_.endAllocateToPool(device, pool);
+}
+
+torch_allocator::CheckpointDelta CudaAllocator::setCheckpointPoolState(c10::DeviceIndex device, std::shared_ptr<torch_allocator::AllocatorState> state) {
+  torch_allocator::CheckpointDelta delta = native_.setCheckpointPoolState(device, std::move(state));
+  for (c10::DataPtr& made : delta.dataptrs_allocd) made = adopt(std::move(made));
+  return delta;
+}
+
+bool install_cuda_allocator() {
+  if (installed.load() != nullptr) return true;
+  auto* const native = torch_allocator::get();
+  if (const std::string name = native->name(); name != "native") {
+    std::fprintf(stderr, "reprise: CUDA memory stays with torch's allocator \"%s\": only the native one can be decorated\n", name.c_str());
+    return false;
+  }
+  auto* const ours = new CudaAllocator(*native);
+  installed.store(ours, std::memory_order_release);
+  torch_allocator::allocator.store(ours);
+  c10::SetAllocator(c10::DeviceType::CUDA, ours, 255);  // torch.accelerator looks here, and ignores lower priorities
+  return true;
+}
+
+CudaAllocator* cuda_allocator() { return installed.load(std::memory_order_acquire); }
+
+}  // namespace reprise::cuda

@@ -1,0 +1,102 @@
+// torch's CUDA allocator, decorated: ordinary allocations are served by the caching core; graph capture, private pools, memory shared between processes and
+// whatever else must stay native is passed on, unchanged, to the allocator that torch had before.
+//
+// W1: every DataPtr that leaves here, ours or native's, has context == data and the one deleter raw_deleter(): graph trees compare it, and native's own
+//     would never come back to us
+// W2: a pointer is ours exactly if it lies in a core's address range; every other one is native's and is freed by native
+// W3: what native is handed back bears native's deleter: it ignores every other one, silently (record_stream!)
+// W4: while a pool is being allocated to and its filter wants a stream, native serves that stream
+// W5: out of memory is raised only after pressure, native's caches and a second try; the observers hear of it first, with no lock held
+//
+// Streams that torch did not make (torch.cuda.ExternalStream) are native's: their owner may destroy them, and a fence may be recorded long after a free.
+// Threads: as torch's. Nothing here is ever destroyed: tensors outlive static destructors.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "integration/torch/cuda/device_memory.hpp"
+#include "integration/torch/cuda/history.hpp"
+#include REPRISE_CUDA_MINOR
+
+namespace reprise::cuda {
+
+class CudaAllocator final : public MinorForwarding {
+ public:
+  using MinorForwarding::MinorForwarding;
+
+  // nullptr where the device stays native's; the reason was printed once.
+  DeviceMemory* memory_of(c10::DeviceIndex device);
+  bool set_budget(c10::DeviceIndex device, std::size_t bytes);  // false: what is live does not fit, and the budget is as before
+  void free(void* pointer);
+
+  c10::DataPtr allocate(std::size_t bytes) override;
+  c10::DeleterFnPtr raw_deleter() const override;
+  void* raw_alloc(std::size_t bytes) override;
+  void* raw_alloc_with_stream(std::size_t bytes, cudaStream_t stream) override;
+  void raw_delete(void* pointer) override { free(pointer); }
+  void recordStream(const c10::DataPtr& pointer, c10::cuda::CUDAStream stream) override;
+  using CUDAAllocator::recordStream;
+  void emptyCache(Pool pool) override;
+  void cacheInfo(c10::DeviceIndex device, std::size_t* largest) override;
+  void* getBaseAllocation(void* pointer, std::size_t* bytes) override;
+  torch_allocator::ShareableHandle shareIpcHandle(void* pointer) override;
+  cudaError_t memcpyAsync(void* to, int to_device, const void* from, int from_device, std::size_t bytes, cudaStream_t stream, bool peers) override;
+
+  double getMemoryFraction(c10::DeviceIndex device) override;
+  void setMemoryFraction(double fraction, c10::DeviceIndex device) override;
+  c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex device) override;
+  void resetAccumulatedStats(c10::DeviceIndex device) override;
+  void resetPeakStats(c10::DeviceIndex device) override;
+  torch_allocator::SnapshotInfo snapshot(Pool pool, bool traces) override;
+  void recordHistory(bool enabled, c10::CachingDeviceAllocator::CreateContextFn gather, std::size_t most_entries, RecordContext when, bool clear,
+                     const std::vector<std::string>& skipped_actions) override;
+  void attachOutOfMemoryObserver(torch_allocator::OutOfMemoryObserver observer) override;
+
+  void beginAllocateToPool(c10::DeviceIndex device, Pool pool, std::function<bool(cudaStream_t)> filter) override;
+  void endAllocateToPool(c10::DeviceIndex device, Pool pool) override;
+  torch_allocator::CheckpointDelta setCheckpointPoolState(c10::DeviceIndex device, std::shared_ptr<torch_allocator::AllocatorState> state) override;
+
+ private:
+  static constexpr std::size_t kMaxDevices = 64;
+  struct Route {
+    c10::DeviceIndex device;
+    Pool pool;
+    std::function<bool(cudaStream_t)> filter;
+  };
+  struct Slot {
+    std::atomic<DeviceMemory*> memory{nullptr};
+    std::once_flag asked;
+    std::atomic<double> fraction{1.0};
+  };
+
+  DeviceMemory* owner_of(const void* pointer) const;
+  bool is_routed(c10::DeviceIndex device, cudaStream_t stream);
+  void* serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream);
+  [[noreturn]] void throw_out_of_memory(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream);
+  // Native's turn, under what is left of the limit.
+  template <class Ask>
+  auto ask_native(c10::DeviceIndex device, Ask&& ask);
+  c10::DataPtr adopt(c10::DataPtr native) const override;
+  std::int64_t reserved_by_native(c10::DeviceIndex device) const;
+  void report(void* pointer, std::int64_t change, const DeviceMemory& memory) const;
+
+  std::array<Slot, kMaxDevices> slots_;
+  std::mutex routes_mutex_;
+  std::vector<Route> routes_;
+  std::atomic<std::size_t> route_count_{0};
+  std::mutex observers_mutex_;
+  std::vector<torch_allocator::OutOfMemoryObserver> observers_;
+  History history_;
+};
+
+// Makes it torch's allocator, in front of the one there is; false, with one printed line, where that is not torch's own caching allocator.
+// Allocations made before stay native's. Touches no driver: that happens at the first allocation on a device.
+bool install_cuda_allocator();
+CudaAllocator* cuda_allocator();  // nullptr: not installed
+
+}  // namespace reprise::cuda

@@ -1,0 +1,210 @@
+#include "integration/torch/cuda/device_memory.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace reprise::cuda {
+
+namespace {
+
+using c10::CachingAllocator::Stat;
+using c10::CachingAllocator::StatArray;
+using c10::CachingAllocator::StatType;
+
+constexpr std::size_t kRounding = 512;                    // as torch's own, so that sums agree
+constexpr std::size_t kSmallPool = std::size_t{1} << 20;  // up to here torch counts an allocation as small
+
+std::size_t rounded(std::size_t bytes) { return (bytes + kRounding - 1) / kRounding * kRounding; }
+
+template <class Change>
+void for_pools(StatArray& stats, std::size_t bytes, Change&& change) {
+  change(stats[static_cast<std::size_t>(StatType::AGGREGATE)]);
+  change(stats[static_cast<std::size_t>(bytes <= kSmallPool ? StatType::SMALL_POOL : StatType::LARGE_POOL)]);
+}
+
+void add(Stat& to, const Stat& more) {
+  to.current += more.current;
+  to.peak += more.peak;  // exact where one of the two never held anything; else an upper bound: the peaks may be apart in time
+  to.allocated += more.allocated;
+  to.freed += more.freed;
+}
+
+void add(StatArray& to, const StatArray& more) {
+  for (std::size_t pool = 0; pool < to.size(); pool++) add(to[pool], more[pool]);
+}
+
+// All of it is one pool: the large one.
+StatArray in_large_pool(const Stat& stat) {
+  StatArray all{};
+  all[static_cast<std::size_t>(StatType::AGGREGATE)] = all[static_cast<std::size_t>(StatType::LARGE_POOL)] = stat;
+  return all;
+}
+
+Stat stat(std::size_t now, std::size_t peak, std::size_t given, std::size_t taken_back) {
+  Stat made;
+  made.current = static_cast<std::int64_t>(now);
+  made.peak = static_cast<std::int64_t>(peak);
+  made.allocated = static_cast<std::int64_t>(given);
+  made.freed = static_cast<std::int64_t>(taken_back);
+  return made;
+}
+
+}  // namespace
+
+std::unique_ptr<DeviceMemory> DeviceMemory::make(c10::DeviceIndex index, std::string& why) {
+  auto device = CudaDevice::make(index, why);
+  return device == nullptr ? nullptr : std::unique_ptr<DeviceMemory>(new DeviceMemory(index, std::move(device)));
+}
+
+DeviceMemory::DeviceMemory(c10::DeviceIndex index, std::unique_ptr<CudaDevice> device)
+    : index_(index), device_(std::move(device)), core_(*device_, {.rounding_bytes = kRounding}) {}
+
+void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) noexcept {
+  void* pointer = nullptr;
+  try {
+    pointer = core_.allocate(bytes, device_->id_of(stream));
+  } catch (const std::bad_alloc&) {  // for the number of a new stream
+  }
+  if (pointer == nullptr) return nullptr;
+  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  for_pools(allocations_, bytes, [](Stat& stat) { stat.increase(1); });
+  for_pools(allocated_bytes_, bytes, [&](Stat& stat) { stat.increase(rounded(bytes)); });
+  for_pools(requested_bytes_, bytes, [&](Stat& stat) { stat.increase(bytes); });
+  return pointer;
+}
+
+void DeviceMemory::deallocate(void* pointer) noexcept {
+  const std::size_t bytes = core_.size_of(pointer);
+  {
+    const std::lock_guard<std::mutex> lock(counts_mutex_);
+    for_pools(allocations_, bytes, [](Stat& stat) { stat.decrease(1); });
+    for_pools(allocated_bytes_, bytes, [&](Stat& stat) { stat.decrease(rounded(bytes)); });
+    for_pools(requested_bytes_, bytes, [&](Stat& stat) { stat.decrease(bytes); });
+  }
+  core_.deallocate(pointer);
+}
+
+bool DeviceMemory::record_stream(void* pointer, cudaStream_t stream) noexcept {
+  try {
+    return core_.record_stream(pointer, device_->id_of(stream));
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+}
+
+std::size_t DeviceMemory::largest_free() const {
+  std::size_t largest = 0;
+  for (const Stretch& stretch : core_.stretches())
+    if (stretch.state == Stretch::State::kFree) largest = std::max(largest, stretch.bytes);
+  return largest;
+}
+
+std::size_t DeviceMemory::limit() const {
+  const std::lock_guard<std::mutex> lock(limit_mutex_);
+  return std::min(fraction_limit_, budget_);
+}
+
+bool DeviceMemory::apply_limit() {
+  const std::size_t both = std::min(fraction_limit_, budget_);
+  return core_.set_cap(both == kNoCap ? kNoCap : both - std::min(both, native_reserved_));
+}
+
+void DeviceMemory::set_limit(std::size_t& which, std::size_t bytes) {
+  const std::lock_guard<std::mutex> lock(limit_mutex_);
+  which = bytes;
+  if (!apply_limit()) core_.set_cap(reserved_bytes());
+}
+
+bool DeviceMemory::set_budget(std::size_t bytes) {
+  const std::lock_guard<std::mutex> lock(limit_mutex_);
+  const std::size_t before = std::exchange(budget_, bytes);
+  if (apply_limit()) return true;
+  budget_ = before;
+  return false;
+}
+
+void DeviceMemory::native_reserves(std::size_t bytes) {
+  const std::lock_guard<std::mutex> lock(limit_mutex_);
+  native_reserved_ = bytes;
+  if (!apply_limit()) core_.set_cap(reserved_bytes());
+}
+
+void DeviceMemory::add_to(c10::CachingDeviceAllocator::DeviceStats& stats) const {
+  const Committed committed = device_->committed();
+  const auto pending = static_cast<std::int64_t>(core_.statistics().pending_bytes);
+  add(stats.reserved_bytes, in_large_pool(stat(committed.now, committed.peak, committed.given, committed.taken_back)));
+  const std::size_t arenas = committed.now > 0 ? 1 : 0, were = committed.peak > 0 ? 1 : 0;
+  add(stats.segment, in_large_pool(stat(arenas, were, arenas, 0)));  // the arena is one segment, however many pages it has
+  stats.num_device_alloc += static_cast<std::int64_t>(committed.commits);
+  stats.num_device_free += static_cast<std::int64_t>(committed.decommits);
+  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  add(stats.allocation, allocations_);
+  add(stats.active, allocations_);
+  add(stats.allocated_bytes, allocated_bytes_);
+  add(stats.requested_bytes, requested_bytes_);
+  StatArray active = allocated_bytes_;  // and what waits for other streams
+  for (const StatType pool : {StatType::AGGREGATE, StatType::LARGE_POOL}) {
+    Stat& bytes = active[static_cast<std::size_t>(pool)];
+    bytes.current += pending;
+    bytes.freed -= pending;
+    bytes.peak = std::max(bytes.peak, bytes.current);
+  }
+  add(stats.active_bytes, active);
+  stats.num_ooms += out_of_memory_;
+  stats.num_alloc_retries += retries_;
+}
+
+// Stretches that touch, of one stream, are a segment.
+void DeviceMemory::add_to(c10::cuda::CUDACachingAllocator::SnapshotInfo& snapshot, const History& history) const {
+  const std::byte* end = nullptr;
+  StreamId stream = 0;
+  for (const Stretch& stretch : core_.stretches()) {
+    if (stretch.first != end || stretch.stream != stream) {
+      auto& segment = snapshot.segments.emplace_back();
+      segment.device = index_;
+      segment.address = reinterpret_cast<std::size_t>(stretch.first);
+      segment.stream = device_->handle_of(stretch.stream);
+      segment.is_large = segment.is_expandable = true;
+    }
+    end = stretch.first + stretch.bytes;
+    stream = stretch.stream;
+    auto& segment = snapshot.segments.back();
+    auto& block = segment.blocks.emplace_back();
+    block.size = stretch.bytes;
+    block.requested_size = stretch.requested;
+    block.allocated = stretch.state == Stretch::State::kLive;
+    block.active = stretch.state != Stretch::State::kFree;
+    if (block.allocated) block.context_when_allocated = history.of_live(stretch.first);
+    segment.total_size += block.size;
+    segment.requested_size += block.requested_size;
+    segment.allocated_size += block.allocated ? block.size : 0;
+    segment.active_size += block.active ? block.size : 0;
+  }
+}
+
+void DeviceMemory::reset_accumulated() {
+  device_->reset_totals();
+  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  for (StatArray* stats : {&allocations_, &allocated_bytes_, &requested_bytes_})
+    for (Stat& stat : *stats) stat.reset_accumulated();
+  out_of_memory_ = retries_ = 0;
+}
+
+void DeviceMemory::reset_peaks() {
+  device_->reset_peak();
+  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  for (StatArray* stats : {&allocations_, &allocated_bytes_, &requested_bytes_})
+    for (Stat& stat : *stats) stat.reset_peak();
+}
+
+void DeviceMemory::count_out_of_memory() {
+  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  out_of_memory_++;
+}
+
+void DeviceMemory::count_retry() {
+  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  retries_++;
+}
+
+}  // namespace reprise::cuda

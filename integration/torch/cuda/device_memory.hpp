@@ -1,0 +1,74 @@
+// One GPU's memory as we serve it: the caching core over CudaDevice, what torch counts, and the limit on both allocators of that GPU.
+//
+// U1: allocated, requested == sums over live allocations, rounded to 512 bytes and as asked for; exact at every moment, as are their peaks
+// U2: reserved by us + reserved by native <= limit()   (native is told what is left before it is asked for memory, we after it)
+// U3: stream 0 of the core is the device's default stream
+//
+// Threads: every function from any thread. Cost: a warm pair is two of the core's and one mutex each. Failure: allocate() is nullptr; nothing throws but make().
+#pragma once
+
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "allocator/caching_allocator.hpp"
+#include "allocator/cuda/cuda_device.hpp"
+#include "integration/torch/cuda/history.hpp"
+
+namespace reprise::cuda {
+
+class DeviceMemory {
+ public:
+  // nullptr, and `why` in words, where the device cannot be served.
+  static std::unique_ptr<DeviceMemory> make(c10::DeviceIndex index, std::string& why);
+
+  void* allocate(std::size_t bytes, cudaStream_t stream) noexcept;
+  void deallocate(void* pointer) noexcept;  // a live pointer of ours
+  bool owns(const void* pointer) const noexcept { return core_.owns(pointer); }
+  // false: the note could not be made; the caller waits for the stream instead.
+  bool record_stream(void* pointer, cudaStream_t stream) noexcept;
+  std::size_t trim() noexcept { return core_.trim(); }
+  std::size_t size_of(const void* pointer) const noexcept { return core_.size_of(pointer); }
+  std::size_t largest_free() const;
+
+  // kNoCap: none. What is live stays: then nothing more is reserved until it fits.
+  void set_fraction_limit(std::size_t bytes) { set_limit(fraction_limit_, bytes); }
+  bool set_budget(std::size_t bytes);  // false: what is live does not fit, and the budget is as before
+  std::size_t limit() const;
+  void native_reserves(std::size_t bytes);  // after every request that native served
+
+  void add_to(c10::CachingDeviceAllocator::DeviceStats& stats) const;
+  void add_to(c10::cuda::CUDACachingAllocator::SnapshotInfo& snapshot, const History& history) const;
+  void reset_accumulated();
+  void reset_peaks();
+  void count_out_of_memory();
+  void count_retry();
+
+  CachingAllocator& core() noexcept { return core_; }
+  std::size_t reserved_bytes() const { return device_->committed().now; }
+  std::size_t capacity_bytes() const { return device_->capacity_bytes(); }
+  c10::DeviceIndex index() const { return index_; }
+
+ private:
+  using StatArray = c10::CachingAllocator::StatArray;
+
+  DeviceMemory(c10::DeviceIndex index, std::unique_ptr<CudaDevice> device);
+  void set_limit(std::size_t& which, std::size_t bytes);
+  bool apply_limit();  // under limit_mutex_
+
+  const c10::DeviceIndex index_;
+  const std::unique_ptr<CudaDevice> device_;
+  CachingAllocator core_;
+
+  mutable std::mutex counts_mutex_;
+  StatArray allocations_{}, allocated_bytes_{}, requested_bytes_{};
+  std::int64_t out_of_memory_ = 0, retries_ = 0;
+
+  mutable std::mutex limit_mutex_;
+  std::size_t fraction_limit_ = kNoCap, budget_ = kNoCap, native_reserved_ = 0;
+};
+
+}  // namespace reprise::cuda

@@ -1,0 +1,100 @@
+"""reprise's CUDA allocator beyond torch's (own.py), and the ways in which it is there or not, each in a process of its own. All on the *simulated* device."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import own  # noqa: E402
+import running  # noqa: E402
+
+pytestmark = running.not_built
+
+START = """
+import simcuda
+device = simcuda.activate()
+import torch
+"""
+WHO_SERVES = """
+kept = torch.empty(1 << 20, device="cuda")
+assert kept.numel() == 1 << 20
+print("native" if device.calls("cudaMalloc") else "reprise")
+"""
+
+
+def run(script, **environment):
+    """(what it printed, what it said on stderr)"""
+    path = os.pathsep.join([str(HERE), *environment.pop("python_path", [os.environ["PYTHONPATH"]])])
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": path, "REPRISE": "1", **environment})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip(), done.stderr.strip()
+
+
+@pytest.mark.parametrize(("allocator", "family", "name"), list(running.cases(own.FAMILIES, ("reprise",))))
+def test_own(allocator, family, name):
+    running.check("own.py", allocator, family, name)
+
+
+def test_the_environment_variable_is_enough():
+    assert run(START + WHO_SERVES) == ("reprise", "")
+
+
+def test_switched_off():
+    assert run(START + WHO_SERVES, REPRISE="0") == ("native", "")
+
+
+def test_installed_after_allocations():
+    """What native made before stays native's, and is freed by it."""
+    script = START + """
+before = torch.empty(1 << 20, device="cuda")
+assert device.calls("cudaMalloc") == 1
+import reprise
+reprise._core.install()
+after = torch.empty(1 << 20, device="cuda")
+assert device.calls("cudaMalloc") == 1 and device.calls("cuMemCreate") > 0
+assert torch.cuda.memory_allocated() == 8 << 20
+before.record_stream(torch.cuda.Stream())
+del before, after
+assert torch.cuda.memory_allocated() == 0
+"""
+    assert run(script, REPRISE="0") == ("", "")
+
+
+def test_a_device_without_virtual_memory_stays_native():
+    printed, said = run(START + 'device.fail("cuMemGetAllocationGranularity")\n' + WHO_SERVES)
+    assert printed == "native"
+    assert said == "reprise: CUDA memory stays with torch's own allocator: device 0 does not answer"
+
+
+def test_a_torch_that_we_have_no_library_for_stays_native(tmp_path):
+    """As after a build for a minor version of torch whose interface is not known: everything is there but libreprise_cuda.so."""
+    built = pathlib.Path(os.environ["REPRISE_BUILD"]) / "python"
+    for source in [*built.glob("reprise/*"), *built.glob("*.dist-info/*")]:
+        if source.name == "libreprise_cuda.so" or source.is_dir():
+            continue
+        target = tmp_path / source.relative_to(built)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    printed, said = run(START + WHO_SERVES, python_path=[str(tmp_path)])
+    assert printed == "native"
+    assert said.startswith("reprise: CUDA memory stays with torch's own allocator: this build of reprise has none for torch 2."), said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_budget_needs_our_allocator():
+    script = START + """
+device.fail("cuMemGetAllocationGranularity")
+import reprise
+model = torch.nn.Linear(4, 4).cuda()
+try:
+    reprise.auto_checkpoint(model, "1GiB")
+except ValueError as error:
+    print(error)
+model(torch.ones(2, 4, device="cuda")).sum().backward()
+"""
+    assert run(script)[0] == "argument model: it is on cuda:0, whose memory is torch's own allocator's; a budget needs it to be served by reprise"

@@ -1,0 +1,256 @@
+"""The engine on CUDA: reprise.auto_checkpoint on *simulated* devices, in numeric mode. Bit-equal to plain training, under the cap.
+
+Families: engine; engine_late (side streams run as late as they may: a missing wait is a wrong number)."""
+
+import gc
+import os
+import sys
+
+from running import Family
+
+FAMILIES = {"engine": Family(numeric=True, devices=2), "engine_late": Family(numeric=True, late=True)}
+engine, engine_late = FAMILIES.values()
+VOCABULARY, LENGTH, BATCH = 256, 128, 8
+CLASSIC = ("full", "sqrt", "per_block")
+
+
+def small_gpt():
+    nn, functional = torch.nn, torch.nn.functional
+
+    class Block(nn.Module):
+        def __init__(self, width, heads):
+            super().__init__()
+            self.heads, self.dropout = heads, nn.Dropout(0.1)
+            self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+        def forward(self, x):
+            batch, length, width = x.shape
+            q, k, v = (part.view(batch, length, self.heads, -1).transpose(1, 2) for part in self.qkv(self.norm_attention(x)).chunk(3, -1))
+            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, length, width)
+            x = x + self.dropout(self.out(mixed))
+            return x + self.dropout(self.down(functional.gelu(self.up(self.norm_mlp(x)))))
+
+    class GPT(nn.Module):
+        def __init__(self, width=96, heads=4, layers=6):
+            super().__init__()
+            self.token, self.position = nn.Embedding(VOCABULARY, width), nn.Embedding(LENGTH, width)
+            self.layers, self.head = nn.ModuleList(Block(width, heads) for _ in range(layers)), nn.Linear(width, VOCABULARY)
+
+        def forward(self, ids):
+            x = self.token(ids) + self.position(torch.arange(ids.shape[1], device=ids.device))
+            for layer in self.layers:
+                x = layer(x)
+            return self.head(x)
+
+    return GPT()
+
+
+def small_llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=64, intermediate_size=176, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+                         max_position_embeddings=LENGTH, attention_dropout=0.0, use_cache=False)
+    model = LlamaForCausalLM(config)
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids):
+            return self.model(ids).logits
+
+    return Logits()
+
+
+class Run:
+    """Losses and parameters of a few steps, what they needed, and how often reserved bytes were over the budget. Gradients stay resident."""
+
+    def __init__(self, make, budget=None, steps=4, batch=BATCH, **options):
+        import reprise
+
+        torch.manual_seed(0)
+        model = make().cuda()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        draw, self.losses, self.over = torch.Generator().manual_seed(1), [], 0
+        torch.cuda.reset_peak_memory_stats()
+        if budget is not None or options:
+            reprise.auto_checkpoint(model, budget, **options)
+        try:
+            torch.manual_seed(5)
+            for _ in range(steps):
+                torch.cuda.reset_peak_memory_stats()
+                self.start = torch.cuda.memory_allocated()
+                ids = torch.randint(0, VOCABULARY, (batch, LENGTH + 1), generator=draw).cuda()
+                loss = torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=False)
+                self.losses.append(loss.item())
+                self.over += budget is not None and torch.cuda.max_memory_reserved() > budget
+                self.activations = torch.cuda.max_memory_allocated() - self.start
+        finally:
+            reprise.undo()
+        self.parameters = [p.detach().cpu() for p in model.parameters()]
+
+    def equals(self, other):
+        return self.losses == other.losses and all(map(torch.equal, self.parameters, other.parameters))
+
+
+def half_of_the_activations(make):
+    import reprise
+
+    plain = Run(make)
+    replayed = reprise.counters()["replayed"]
+    gc.collect()
+    torch.cuda.empty_cache()
+    budgeted = Run(make, plain.start + plain.activations // 2)
+    assert budgeted.equals(plain), (plain.losses, budgeted.losses)
+    assert budgeted.over == 0
+    assert 2 * budgeted.activations <= plain.activations, (budgeted.activations, plain.activations)
+    assert reprise.counters()["replayed"] > replayed
+    return plain
+
+
+@engine
+def a_gpt_in_half_of_its_activations(device):
+    """With dropout: masks are drawn again from the CUDA generator's recorded seed and offset."""
+    half_of_the_activations(small_gpt)
+    assert device.launches() == 0, "a kernel that does nothing was launched"
+
+
+@engine
+def a_llama_in_half_of_its_activations(device):
+    half_of_the_activations(small_llama)
+
+
+@engine
+def classic_schemes_are_equal_to_plain(device):
+    plain = Run(small_gpt, steps=3)
+    for policy in CLASSIC:
+        assert Run(small_gpt, steps=3, policy=policy).equals(plain), policy
+
+
+@engine
+def everything_replayed_is_the_same_to_the_bit(device):
+    import reprise
+
+    verified = reprise.counters()["verified"]
+    Run(small_gpt, steps=2, policy="full", verify=True)
+    assert reprise.counters()["verified"] > verified
+
+
+@engine
+def what_does_not_fit_raises_and_a_smaller_step_goes_on(device):
+    import reprise
+
+    plain = Run(small_gpt, steps=1)
+    budget = plain.start + plain.activations // 4
+    gc.collect()
+    torch.cuda.empty_cache()
+    try:
+        Run(small_gpt, budget, steps=3, batch=4 * BATCH)
+    except torch.OutOfMemoryError as error:
+        assert isinstance(error, reprise.Infeasible), type(error)
+        assert "CUDA out of memory" in str(error) and "the limit on both" in str(error), error
+    else:
+        raise AssertionError("a step of four times the size fits into a quarter")
+    gc.collect()
+    torch.cuda.empty_cache()
+    small = Run(small_gpt, budget, steps=2, batch=1)
+    assert small.over == 0
+
+
+@engine
+def a_graph_is_captured_unrecorded(device):
+    """R12: CUDA replays it, on the addresses it was captured with; what was saved inside stays."""
+    import reprise
+
+    def captured(budget):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.GELU(), torch.nn.Linear(64, 4)).cuda()
+        if budget:
+            reprise.auto_checkpoint(model, budget)
+        x, graph = torch.ones(8, 16, device="cuda"), torch.cuda.CUDAGraph()
+        model(x).square().mean().backward()
+        model.zero_grad(set_to_none=True)
+        with torch.cuda.graph(graph):
+            model(x).square().mean().backward()
+        x.fill_(3)
+        graph.replay()
+        reprise.undo()
+        return [p.grad.cpu() for p in model.parameters()]
+
+    assert all(map(torch.equal, captured(None), captured("2GiB")))
+
+
+@engine
+def a_budget_is_for_one_device(device):
+    import reprise
+
+    model = torch.nn.ModuleList([torch.nn.Linear(4, 4).to("cuda:0"), torch.nn.Linear(4, 4).to("cuda:1")])
+    try:
+        reprise.auto_checkpoint(model, "1GiB")
+    except ValueError as error:
+        assert "cuda:0" in str(error) and "cuda:1" in str(error), error
+    else:
+        raise AssertionError("no ValueError")
+
+
+@engine
+def a_model_on_the_second_device(device):
+    import reprise
+
+    with torch.cuda.device(1):
+        Run(lambda: torch.nn.Sequential(torch.nn.Embedding(VOCABULARY, 64), torch.nn.GELU(), torch.nn.Linear(64, VOCABULARY)), steps=2, policy="full")
+    assert device.used(1) > 0 and reprise.counters()["replayed"] > 0
+
+
+def two_streams(policy):
+    """Gradients of a model whose second half runs on a side stream, as its author would write it."""
+    import reprise
+
+    torch.manual_seed(0)
+    first, second = (torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.GELU(), torch.nn.Linear(256, 64)).cuda() for _ in range(2))
+    side, main = torch.cuda.Stream(), torch.cuda.current_stream()
+    if policy:
+        reprise.auto_checkpoint(torch.nn.ModuleList([first, second]), None, policy=policy)
+
+    def loss_of(x):  # its tensors are gone when it returns: what backward reads of them is made again
+        y = first(x)
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            z = second(y).exp()
+        y.record_stream(side)
+        main.wait_stream(side)
+        z.record_stream(main)
+        return (z * z).mean()
+
+    out = []
+    for step in range(3):
+        loss_of(torch.full((128, 64), 0.1 * (step + 1), device="cuda")).backward()
+        torch.cuda.synchronize()
+        out += [p.grad.cpu().clone() for p in [*first.parameters(), *second.parameters()]]
+    reprise.undo()
+    return out
+
+
+@engine_late
+def a_model_on_two_streams_is_replayed_on_them(device):
+    plain = two_streams(None)
+    assert not any(gradient.isnan().any() for gradient in plain)
+    for policy in ("full", "random(1)", "random(2)"):
+        assert all(map(torch.equal, two_streams(policy), plain)), policy
+
+
+if __name__ == "__main__":
+    family = FAMILIES[sys.argv[2]]
+    simulator = family.activate(sys.argv[1])
+    import torch
+
+    os.environ["REPRISE_LOG"] = "0"
+    family.run(simulator)
