@@ -279,7 +279,6 @@ class Pass {
   void close(Garbage& garbage);
   std::shared_ptr<const Settings> settings_now();
   double op_clock(const Op& op) const;  // seconds; what the Op takes is a difference of two
-  bool timed() const { return options_.trace || options_.sample; }
 
   mutable std::mutex mutex_;
   PassOptions options_;

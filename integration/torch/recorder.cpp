@@ -67,7 +67,7 @@ class Call {
     if (draws_random_ && !op_.opaque_reason) op_.generator = copy_generator(generator_);
     const double began = pass_.op_clock(op_);
     op_.handle.redispatchBoxed(op_.keys, stack_);
-    if (op_.stream && pass_.timed()) op_.stream->synchronize();  // seconds are the device's too where they are written down
+    if (op_.stream && pass_.options_.sample) op_.stream->synchronize();  // seconds are the device's too where they are written down
     op_.forward_seconds = pass_.op_clock(op_) - began;
   }
 
@@ -316,7 +316,7 @@ class Call {
   Garbage garbage_;  // destroyed last, with no mutex held
 };
 
-double Pass::op_clock(const Op& op) const { return options_.sample && !op.stream && op.settings->threads == 1 ? thread_cpu_seconds() : now_seconds(); }
+double Pass::op_clock(const Op& op) const { return options_.sample && op.settings->threads == 1 && !op.stream ? thread_cpu_seconds() : now_seconds(); }
 
 void Pass::run_and_record(const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   Call call(*this, op, facts, keys, stack);

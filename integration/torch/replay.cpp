@@ -227,9 +227,9 @@ class Replay {
       if (op.draws_from_default && op.generator.defined()) as_drawn.emplace(op.generator);
       op.handle.redispatchBoxed(op.keys, &stack);
     }
-    if (op.stream && pass_.timed()) op.stream->synchronize();
+    if (op.stream && pass_.options_.sample) op.stream->synchronize();
     const double seconds = pass_.op_clock(op) - began;
-    const bool complete = !op.stream || pass_.timed();  // else the launch alone was timed
+    const bool complete = !op.stream || pass_.options_.sample;  // else the launch alone was timed
     if (complete) op.replay_seconds = op.replay_seconds > 0 ? std::min(op.replay_seconds, seconds) : seconds;
     counters.replayed++;
     collect(index, op, stack);
