@@ -26,7 +26,7 @@ def check_equal(answers):
 
 def test_fsdp2_on_four_ranks_at_60_percent_of_the_peak(four):
     """The cap holds on all ranks in every step; one plan; the peak as predicted."""
-    answers = four.results(both, Job("fsdp2", width=128), STEPS, ("peak", 0.6))
+    answers = four.results(both, Job("fsdp2", width=128, length=128), STEPS, ("peak", 0.6))
     check_equal(answers)
     assert len(set(hashes(answers))) == 1 and hashes(answers)[0][0]
     for rank, (_, other) in enumerate(answers):
