@@ -35,20 +35,25 @@ size_t capacity(const Profile& profile) {
   return 2 * sum;
 }
 
-// Live pieces and holes in the same order and sizes, then the holes freed: best fit on an empty core lays them side by side. Returns the reserved bytes.
+// Live pieces and holes in the same order and sizes, then the holes freed: best fit on an empty core lays them side by side. Returns the bytes that
+// the Pass cannot have: what is reserved where pages are small, for live pieces fill them near enough; the live pieces alone where pages are large, for the
+// rest of those pages is what a Pass lives in.
 int64_t lay_out(CachingAllocator& core, const StartLayout& start) {
+  constexpr size_t kLargePage = size_t{64} << 10;
   constexpr int64_t kLeastHole = 2048;  // smaller ones would be served from slabs: they count as part of the piece before them
   std::vector<void*> holes;
+  int64_t live = 0;
   if (!start.empty() && start.front().first >= kLeastHole) holes.push_back(core.allocate(static_cast<size_t>(start.front().first)));
   for (size_t i = 0; i < start.size(); i++) {
     const auto [offset, bytes] = start[i];
     const int64_t hole = i + 1 < start.size() ? start[i + 1].first - offset - bytes : 0;
     core.allocate(static_cast<size_t>(bytes + (hole < kLeastHole ? std::max<int64_t>(hole, 0) : 0)));
     if (hole >= kLeastHole) holes.push_back(core.allocate(static_cast<size_t>(hole)));
+    live += bytes;
   }
   for (void* hole : holes) core.deallocate(hole);
   core.trim();
-  return static_cast<int64_t>(core.statistics().reserved_bytes);
+  return core.page_bytes() < kLargePage ? static_cast<int64_t>(core.statistics().reserved_bytes) : live;
 }
 
 }  // namespace

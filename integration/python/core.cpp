@@ -7,6 +7,7 @@
 #include "integration/cpp/reprise.hpp"
 #include "integration/python/infeasible.hpp"
 #include "integration/python/ranks.hpp"
+#include "integration/python/wrapped.hpp"
 #include "integration/torch/budgeted.hpp"
 #include "integration/torch/controller.hpp"
 #include "integration/torch/engine.hpp"
@@ -67,6 +68,7 @@ NB_MODULE(_core, m) {
     reprise::auto_checkpoint(storages, budget, options);
   });
   m.def("set_ranks_finder", &reprise::python::set_ranks_finder);
+  m.def("set_unwrapper", &reprise::python::set_unwrapper);
   m.def("undo", &reprise::undo);
   m.def("reset_peaks", &reprise::reset_peaks);
   m.def("report_text", &reprise::report);

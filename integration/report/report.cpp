@@ -129,6 +129,9 @@ std::string report_as_json(const ReportInput& in) {
   json j = {{"version", 1},        {"budget_bytes", in.budget_bytes},  {"policy", in.policy},
             {"before", in.before}, {"memory", memory_json(in.memory)}, {"counters", json::parse(in.counters_json)},
             {"passes", in.passes}};
+  j["sharing"] = {{"parameter_bytes", in.parameter_bytes},
+                  {"peak_gathered_parameter_bytes", in.gathered_bytes},
+                  {"peak_communication_buffer_bytes", in.communication_bytes}};
   if (!in.ranks_json.empty()) j["ranks"] = json::parse(in.ranks_json);
   if (!in.infeasible.empty()) j["infeasible"] = {{"text", in.infeasible}, {"smallest_limit_bytes", in.smallest_limit_bytes}};
   if (in.profile) {
@@ -171,6 +174,10 @@ std::string report_as_text(const std::string& text) {
   const json& m = j["memory"];
   line("memory: live " + mebibytes(m["live_bytes"]) + ", reserved " + mebibytes(m["reserved_bytes"]) + ", peak reserved " +
        mebibytes(m["peak_reserved_bytes"]));
+  const json& s = j["sharing"];
+  if (s["peak_communication_buffer_bytes"] > 0)
+    line("parameters: " + mebibytes(s["parameter_bytes"]) + " of this rank's own, at most " + mebibytes(s["peak_gathered_parameter_bytes"]) +
+         " gathered at a time; communication buffers: at most " + mebibytes(s["peak_communication_buffer_bytes"]));
   char buffer[240];
   if (j.contains("profile")) {
     const json& p = j["profile"];

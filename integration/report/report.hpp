@@ -20,7 +20,8 @@ struct ReportInput {
   int64_t smallest_limit_bytes = 0, predicted_peak_bytes = 0, measured_peak_bytes = 0, learning_peak_bytes = 0;
   double measured_seconds = 0, learning_seconds = 0, plan_seconds = 0;
   int64_t passes = 0;
-  std::string ranks_json;  // what ranks agreed on; "" where the process is alone
+  int64_t parameter_bytes = 0, gathered_bytes = 0, communication_bytes = 0;  // this rank's parameters; peaks of the others' and of collectives' buffers
+  std::string ranks_json;                                                    // what ranks agreed on; "" where the process is alone
 };
 
 std::string report_as_json(const ReportInput& input);

@@ -50,7 +50,11 @@ uint64_t hash_of(const Plan& plan) {
   hash.add(plan.keep);
   for (const Group& g : plan.groups) {
     hash.add(static_cast<uint64_t>(g.trigger));
-    for (const auto* list : {&g.ops, &g.retain, &g.sources}) hash.add(*list);
+    for (const auto* list : {&g.ops, &g.retain, &g.sources, &g.unpack}) hash.add(*list);
+  }
+  for (const PackedValue& p : plan.pack) {
+    hash.add(static_cast<uint64_t>(p.value));
+    hash.add(static_cast<uint64_t>(p.form));
   }
   return hash.value();
 }

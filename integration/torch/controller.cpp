@@ -7,6 +7,7 @@
 
 #include "allocator/caching_allocator.hpp"
 #include "integration/torch/budgeted.hpp"
+#include "integration/torch/communication.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/engine_internal.hpp"
 #include "integration/torch/infeasible.hpp"
@@ -39,13 +40,15 @@ void Controller::enable(Config config, const std::vector<Parameter>& parameters)
   std::lock_guard<std::mutex> lock(mutex_);
   config_ = std::move(config);
   agreement_.reset(config_.agree);
+  reset_communication_peaks();
   forget();
   regions_.assign(1, "");
+  parameter_bytes_ = 0;
   std::unordered_map<std::string, int32_t> index{{"", 0}};
   for (const Parameter& p : parameters) {
     auto [it, fresh] = index.emplace(module_of(p.name), static_cast<int32_t>(regions_.size()));
     if (fresh) regions_.push_back(it->first);
-    regions_of_[p.storage] = it->second;
+    if (regions_of_.insert_or_assign(p.storage, it->second).second) parameter_bytes_ += static_cast<int64_t>(p.storage->nbytes());
     tag_storage(*p.storage, Category::kParameter, it->second);
   }
   enabled_ = true;
@@ -69,6 +72,11 @@ void Controller::forget() {
 Config Controller::config() const {
   std::lock_guard<std::mutex> lock(mutex_);
   return config_;
+}
+
+int64_t Controller::parameter_bytes() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return parameter_bytes_;
 }
 
 std::shared_ptr<Pass> Controller::begin_pass() {
@@ -169,14 +177,15 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
   if (round) refused = agree(*round, known, config, pass.start_live_bytes);
   else if (!agreement_.ranks() && wants_plan(known, config, pass.start_live_bytes)) make_plan(known, pass.start_live_bytes);
   known.passes++;
-  if (known.learning) known.following.reset();
+  if (known.learning) known.following.reset(), known.agreed.reset();
+  const bool alone = !round && agreement_.ranks() && !known.agreed && known.planned_limit != INT64_MAX;  // its Plan is nobody else's: not before the next round
   store(pass.key, known, generation);
   options.regions = known.regions;
   if (refused) raise(refused->first, refused->second);
   options.verify = config.verify;
   options.fingerprint = config.verify || (known.learning && budget_is_on_cpu());  // numpy and raw pointers of the program reach host memory only
   options.trace = known.learning;
-  if (known.profile && !known.learning && !config.verify) options.following = known.following;
+  if (can_be_planned(known, config) && !alone) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
   options.sample = options.trace || (!agreement_.ranks() && wants_seconds(config, known));
   // Nobody has seen this step yet, or it is to be refused as soon as ranks speak: it is measured to its end.

@@ -81,6 +81,7 @@ class Controller {
   bool watching() const { return enabled() && !rest_.resting(); }
   void set_observer(AllocationObserver* observer) { rest_.set_observer(observer); }
   Config config() const;
+  int64_t parameter_bytes() const;  // of the parameters that enable() was given, on this rank
 
   std::shared_ptr<Pass> begin_pass();
   std::shared_ptr<Pass> newest_pass() const;          // begun last and still alive, or nullptr
@@ -127,6 +128,7 @@ class Controller {
   Agreement agreement_;
   Config config_;
   std::unordered_map<c10::StorageImpl*, int32_t> regions_of_;
+  int64_t parameter_bytes_ = 0;
   std::vector<std::string> regions_{""};
   std::map<uint64_t, Known> known_;
   uint64_t generation_ = 0;  // of known_: counts enable() and disable()

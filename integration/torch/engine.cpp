@@ -12,10 +12,12 @@
 #include <ctime>
 #include <stdexcept>
 
+#include "integration/torch/communication.hpp"
 #include "integration/torch/controller.hpp"
 #include "integration/torch/engine_internal.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "integration/torch/origin.hpp"
+#include "integration/torch/wrapped.hpp"
 
 namespace reprise::engine {
 
@@ -44,6 +46,7 @@ struct Handle final : SavedVariableHooks {
   Version version;
   bool versioned = false;
   Origin origin;
+  std::shared_ptr<const Wrapper> wrapper;  // set where what was saved is a subclass around the plain tensor that the rest is about
 
   explicit Handle(std::shared_ptr<Pass> p) : pass(std::move(p)) {}
   ~Handle() override {
@@ -51,11 +54,14 @@ struct Handle final : SavedVariableHooks {
   }
 
   void call_pack_hook(const at::Tensor& tensor) override {
-    saved = pass->save(tensor, thread_state().keep_depth > 0);
+    Unwrapped part = tensor.is_leaf() ? Unwrapped{} : unwrap(tensor);
+    const at::Tensor& shown = part.inner.defined() ? part.inner : tensor;
+    saved = pass->save(shown, thread_state().keep_depth > 0);
     packed_ = true;
-    versioned = !reason_not_plain(tensor);  // every tensor that became a Value is plain
+    wrapper = std::move(part.wrapper);
+    versioned = !reason_not_plain(shown);  // every tensor that became a Value is plain
     if (!versioned) return;
-    geometry = Geometry::of(tensor);
+    geometry = Geometry::of(shown);
     version = Version::of(tensor);
     origin = Origin::of(tensor);
   }
@@ -65,17 +71,19 @@ struct Handle final : SavedVariableHooks {
     ask_for_end();
     if (saved.value < 0) {
       pass->fetched_kept();
-      return saved.kept;
+      return wrapped(saved.kept);
     }
     c10::InferenceMode no_inference(false);
     try {
-      return geometry.over(pass->fetch(saved.value));
+      return wrapped(geometry.over(pass->fetch(saved.value)));
     } catch (const c10::OutOfMemoryError& error) {
       convert(error, pass.get());
     }
   }
 
  private:
+  at::Tensor wrapped(const at::Tensor& plain) const { return wrapper ? wrapper->wrap(plain) : plain; }
+
   // R8: what was replayed falls back when the autograd task ends; asked for once per task and Pass.
   void ask_for_end() {
     const int task = current_task();
@@ -151,6 +159,7 @@ void handle_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
     op.redispatchBoxed(after, stack);
     return;
   }
+  if (facts.communicates) note_communication(facts, *stack);
   if (Controller::get().watching() && pass->recording() && !pass->backward_seen() && current_task() < 0) {
     std::shared_ptr<Pass> alive = t.pass;  // the kernel may start another Pass on this thread
     if (pass->wants_choice()) {

@@ -85,12 +85,13 @@ bool Controller::all_fits(const Pass& pass) const {
 
 // The heap left more holes than were simulated: the next Plan is made for so much less.
 void Controller::heed_miss(const Pass& pass, Known& known) const {
-  if (pass.overflow_bytes() == 0 || known.misses++ > 3) return;
-  known.missed_bytes += pass.overflow_bytes();
+  const int64_t missed = budget_is_on_cpu() ? pass.overflow_bytes() : pass.revoked_bytes();
+  if (missed == 0 || known.misses++ > 3) return;
+  known.missed_bytes += missed;
   known.planned_limit = -1;
   if (config().log > 0)
-    std::fprintf(stderr, "reprise: %lld bytes did not fit where they were predicted to and went to a temporary file; the next Plan is made for so much less\n",
-                 static_cast<long long>(pass.overflow_bytes()));
+    std::fprintf(stderr, "reprise: %lld bytes did not fit where they were predicted to and %s; the next Plan is made for so much less\n",
+                 static_cast<long long>(missed), budget_is_on_cpu() ? "went to a temporary file" : "were given up to be made again");
 }
 
 // What did not fit its packed form was kept; the next Plan does not count on it.

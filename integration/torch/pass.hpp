@@ -209,6 +209,7 @@ class Pass {
   // What the cap has no room for goes to a temporary file until the Pass is finished. Without a limit the Pass is one that is only to be measured.
   void may_overflow(std::optional<size_t> limit_bytes);
   int64_t overflow_bytes() const { return overflow_start_bytes_ < 0 ? 0 : int64_t(overflow::peak_bytes()) - overflow_start_bytes_; }
+  int64_t revoked_bytes() const { return revoked_bytes_; }  // what pressure took, of the Pass's own
   bool only_measured() const { return only_measured_ && overflow_bytes() > 0; }
   std::vector<int32_t> refused_packings() const;  // Values whose content did not fit the form that the Plan wanted them in
   size_t revoke(size_t bytes);                    // pressure: lets go of kept Values that can be replayed; returns bytes freed
@@ -306,6 +307,7 @@ class Pass {
   bool caught_ = false;                // R11 found an unseen write
   int64_t overflow_start_bytes_ = -1;  // in the temporary file when it was allowed; -1: it was not
   bool only_measured_ = false;
+  std::atomic<int64_t> revoked_bytes_{0};
   Replay* running_ = nullptr;
   std::atomic<std::thread::id> replaying_{};
 };

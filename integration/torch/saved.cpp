@@ -240,6 +240,7 @@ size_t Pass::revoke(size_t bytes) {
     freed += size_t(v.bytes);
     counters.revoked++;
     counters.revoked_bytes += v.bytes;
+    revoked_bytes_ += v.bytes;
   }
   if (inside_replay && freed < bytes) freed += give_up_retained(*running_, bytes - freed);
   return freed;

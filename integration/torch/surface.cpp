@@ -18,6 +18,7 @@
 #include "integration/report/amounts.hpp"
 #include "integration/report/report.hpp"
 #include "integration/torch/budgeted.hpp"
+#include "integration/torch/communication.hpp"
 #include "integration/torch/controller.hpp"
 #include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/cuda_memory.hpp"
@@ -260,6 +261,10 @@ std::string report_json() {
   in.memory = memory_stats();
   in.counters_json = counters_json();
   in.passes = engine::counters.passes;
+  in.parameter_bytes = Controller::get().parameter_bytes();
+  const engine::CommunicationPeaks peaks = engine::communication_peaks();
+  in.gathered_bytes = peaks.gathered_bytes;
+  in.communication_bytes = peaks.buffer_bytes;
   if (auto known = Controller::get().last_known()) {
     if (known->profile) in.profile = *known->profile;
     if (known->following) in.plan = known->following->plan;

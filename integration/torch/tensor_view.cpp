@@ -90,8 +90,8 @@ void Version::refuse(const Geometry& geometry, const std::string& purpose) const
   throw std::logic_error("not reached");
 }
 
-c10::Storage new_storage(size_t bytes) {
-  c10::Allocator* allocator = c10::GetAllocator(c10::DeviceType::CPU);
+c10::Storage new_storage(size_t bytes, c10::DeviceType device) {
+  c10::Allocator* allocator = c10::GetAllocator(device);
   return c10::Storage(c10::Storage::use_byte_size_t{}, bytes, allocator->allocate(bytes), allocator, true);
 }
 
@@ -102,8 +102,7 @@ at::Tensor detached(const at::Tensor& tensor) {
 }
 
 c10::Storage clone_storage(const c10::Storage& storage) {
-  c10::Allocator* allocator = c10::GetAllocator(storage.device_type());
-  c10::Storage copy(c10::Storage::use_byte_size_t{}, storage.nbytes(), allocator->allocate(storage.nbytes()), allocator, true);
+  c10::Storage copy = new_storage(storage.nbytes(), storage.device_type());
   if (storage.nbytes() == 0) return copy;
   if (storage.device().is_cpu()) {
     std::memcpy(copy.mutable_data(), storage.data(), storage.nbytes());

@@ -58,7 +58,7 @@ struct Version {
   [[noreturn]] void refuse(const Geometry& geometry, const std::string& purpose) const;
 };
 
-c10::Storage new_storage(size_t bytes);  // on the CPU, from torch's allocator
+c10::Storage new_storage(size_t bytes, c10::DeviceType device = c10::DeviceType::CPU);  // from torch's allocator
 // As detach(), but no mode of the user sees it (R2). For a subclass, whose detach() is its own business, it is detach().
 at::Tensor detached(const at::Tensor& tensor);
 

@@ -55,6 +55,16 @@ class RegionFinder {
   std::vector<std::string>& names_;
 };
 
+// FSDP copies a unit's parts into its all-gather, and what that brings into the parameters, in the same order: each parameter is labelled as its part.
+void label_gathered(const std::vector<Op>& ops, std::vector<int32_t>& labels) {
+  std::vector<int32_t> parts;
+  for (const Op& op : ops) {
+    if (op.facts->name == "fsdp::all_gather_copy_in" && !op.reads.empty()) parts.assign(op.reads.begin(), op.reads.end() - 1);  // the last one is the buffer
+    if (op.facts->name != "fsdp::split_with_sizes_copy" || op.wrote.size() != parts.size()) continue;
+    for (size_t i = 0; i < parts.size(); i++) labels[size_t(op.wrote[i].second)] = labels[size_t(parts[i])];
+  }
+}
+
 }  // namespace
 
 Trace Pass::trace(const std::unordered_map<c10::StorageImpl*, int32_t>& parameter_regions, std::vector<std::string> regions) const {
@@ -66,6 +76,7 @@ Trace Pass::trace(const std::unordered_map<c10::StorageImpl*, int32_t>& paramete
     // The first Value a parameter's storage showed carries the label; walking `next` backwards is not needed: parameters are outside Values.
     if (it != parameter_regions.end() && values_[size_t(value)].outside) labels[size_t(value)] = it->second;
   }
+  label_gathered(ops_, labels);
   t.values.reserve(values_.size());
   for (size_t i = 0; i < values_.size(); i++) {
     const Value& v = values_[i];

@@ -13,6 +13,8 @@ from world import World  # noqa: E402
 def pytest_generate_tests(metafunc):
     if "steps" in metafunc.fixturenames:
         metafunc.parametrize("steps", [20 if metafunc.config.getoption("--all-policies") else 5])
+    if "repeat" in metafunc.fixturenames:    # of faults, to find a hang that comes now and then
+        metafunc.parametrize("repeat", range(12 if metafunc.config.getoption("--all-policies") else 1))
 
 
 @pytest.fixture(scope="session")

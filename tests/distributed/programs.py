@@ -11,8 +11,9 @@ import torch.distributed as dist
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import reprise
@@ -23,9 +24,10 @@ VOCABULARY = 256
 
 @dataclass
 class Job:
-    """One training run. engine: "ddp", "fsdp2", "hsdp" or "tensor"."""
+    """One training run. engine: "ddp", "fsdp2", "hsdp" or "tensor". model: "gpt", the demo's, or "llama", of Hugging Face's transformers."""
 
     engine: str
+    model: str = "gpt"
     steps: int = 20
     micro_batches: int = 1               # gradients are accumulated over so many; all but the last without communication
     reshard: object = None               # fully_shard's reshard_after_forward; None: its default
@@ -77,17 +79,43 @@ def sharded(model, job):
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     if job.offload:
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=False)
-    for layer in model.layers:
+    for layer in layers_of(model):
         fully_shard(layer, **options)
     return fully_shard(model, **options)
 
 
+def tensor_parallel(model):
+    """The two matrices of each layer's MLP cut over all ranks, as usual: by columns, then by rows."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for layer in model.layers:
+        parallelize_module(layer, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
+    return model
+
+
+def llama(job):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, hidden_size=job.width, intermediate_size=2 * job.width, num_hidden_layers=job.layers, num_attention_heads=4,
+                                        num_key_value_heads=2, max_position_embeddings=job.length, attention_dropout=job.dropout, use_cache=False))
+
+
+def layers_of(model):
+    return model.model.layers if hasattr(model, "model") else model.layers
+
+
+def logits_of(output):
+    return getattr(output, "logits", output)
+
+
 def build(job):
-    settings = Settings(layers=job.layers, width=job.width, heads=4, length=job.length, batch=job.batch, dropout=job.dropout)
-    model = build_model(settings)
+    if job.model == "llama":
+        model = llama(job)
+    else:
+        model = build_model(Settings(layers=job.layers, width=job.width, heads=4, length=job.length, batch=job.batch, dropout=job.dropout))
     if job.engine == "ddp":
         return DistributedDataParallel(model)
-    return sharded(model, job)
+    return tensor_parallel(model) if job.engine == "tensor" else sharded(model, job)
 
 
 @contextlib.contextmanager
@@ -97,7 +125,8 @@ def communicating(model, wanted):
         with contextlib.nullcontext() if wanted else model.no_sync():
             yield
     else:
-        model.set_requires_gradient_sync(wanted)
+        if isinstance(model, FSDPModule):
+            model.set_requires_gradient_sync(wanted)
         yield
 
 
@@ -111,7 +140,8 @@ def collectives_of(profile):
 
 
 def batches(job, step):
-    rank = dist.get_rank()
+    """Each rank's own data."""
+    rank = 0 if job.engine == "tensor" else dist.get_rank()   # tensor-parallel ranks share a batch
     length = job.lengths[rank] if job.lengths else job.length
     draw = torch.Generator().manual_seed(1000 * step + rank)
     return [torch.randint(0, VOCABULARY, (job.batch, length + 1), generator=draw) for _ in range(job.micro_batches)]
@@ -122,7 +152,7 @@ def take_step(model, optimizer, job, step):
     data = batches(job, step)
     for index, ids in enumerate(data):
         with communicating(model, index + 1 == len(data)):
-            loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1).float(), ids[:, 1:].flatten()) / len(data)
+            loss = F.cross_entropy(logits_of(model(ids[:, :-1])).flatten(0, 1).float(), ids[:, 1:].flatten()) / len(data)
             loss.backward()
         losses.append(loss.item())
     optimizer.step()
@@ -139,21 +169,22 @@ def observe_state(seen, model, optimizer):
     seen.state["generator"] = fingerprint(torch.get_rng_state())
 
 
-def train(job, budget=None, policy="auto", prepare=None):
-    """The whole run on this rank. budget: None trains plainly, a number of bytes or a list with one per rank trains under reprise."""
+def train(job, budget=None, policy="auto", agree=True, on_step=None):
+    """The whole run on this rank. budget: None trains plainly, a number of bytes or a list with one per rank trains under reprise.
+    on_step(step) is called before each step."""
     gc.collect()                          # FSDP modules are reference cycles
-    torch.manual_seed(7 + dist.get_rank())
+    torch.manual_seed(7 if job.engine == "tensor" else 7 + dist.get_rank())
     seen = Seen()
     before = reprise.counters()
     model = build(job)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     try:
         if budget is not None:
-            reprise.auto_checkpoint(model, budget[dist.get_rank()] if isinstance(budget, list) else budget, policy=policy)
-        if prepare:
-            prepare(model)
+            reprise.auto_checkpoint(model, budget[dist.get_rank()] if isinstance(budget, list) else budget, policy=policy, agree=agree)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             for step in range(job.steps):
+                if on_step:
+                    on_step(step)
                 reprise.reset_peaks()
                 seen.start_live_bytes.append(reprise.memory_stats()["live_bytes"])
                 seen.losses.append(take_step(model, optimizer, job, step))
@@ -171,11 +202,14 @@ def train(job, budget=None, policy="auto", prepare=None):
     return seen
 
 
-def both(job, steps, fraction=None, policy="auto"):
-    """Plain, then under reprise: at `fraction` of plain's activation bytes, or with room for everything."""
+def both(job, steps, part=None, policy="auto", agree=True):
+    """Plain, then under reprise. part: None leaves room for everything; ("peak", 0.6) is a budget of 60 % of plain's peak on this rank,
+    ("activations", 0.6) one that leaves room for 60 % of what plain's step adds."""
     job = replace(job, steps=steps)
     plain = train(job)
-    if fraction is None:
-        return plain, train(job, "100%", policy)
+    return plain, train(job, budget_of(plain, *part) if part else "100%", policy, agree)
+
+
+def budget_of(plain, kind, fraction):
     start, peak = max(plain.start_live_bytes[2:]), max(plain.peak_live_bytes[2:])
-    return plain, train(job, int(start + fraction * (peak - start)), policy)
+    return int(fraction * peak) if kind == "peak" else int(1.02 * (start + fraction * (peak - start)))   # 2 % for the pieces' rounding

@@ -9,6 +9,7 @@ TWO = {
     "ddp": Job("ddp"),
     "ddp_accumulating": Job("ddp", micro_batches=2),
     "fsdp2": Job("fsdp2"),
+    "fsdp2_llama": Job("fsdp2", model="llama"),
     "fsdp2_resharded_everywhere": Job("fsdp2", reshard=True),
     "fsdp2_never_resharded": Job("fsdp2", reshard=False),
     "fsdp2_accumulating": Job("fsdp2", micro_batches=3, freed=False),
@@ -39,6 +40,14 @@ def test_two_ranks(two, name, steps):
 @pytest.mark.parametrize("name", FOUR)
 def test_four_ranks(four, name, steps):
     check(four.results(both, FOUR[name], steps, None, "full"))
+
+
+def test_tensor_parallel_at_60_percent_of_the_activations(two):
+    """What autograd saves of DTensors is dropped and made again like any other; the all-reduces run once."""
+    answers = two.results(both, Job("tensor"), 8, ("activations", 0.6))
+    check(answers)
+    for rank, (_, other) in enumerate(answers):
+        assert max(other.peak_reserved_bytes) <= other.report["budget_bytes"], f"rank {rank}"
 
 
 def test_blocks_are_replayed_inside_their_units(two, steps):

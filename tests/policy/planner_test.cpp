@@ -46,6 +46,23 @@ TEST(Planner, ReservedBytesOfTheCoreFit) {
   EXPECT_EQ(simulate(p, profile).peak_live_bytes, p.predicted_live_bytes);
 }
 
+// Where in its page the first live piece lies decides what the hole before it can serve.
+TEST(Simulate, TheHeapBeginsWhereInItsPageTheRealOneDoes) {
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  testing::Tracer t;
+  const int32_t x = t.outside(1), y = t.op("make", {x}, kMiB - 4096);
+  t.save(y);
+  t.gone(y);
+  t.forward_end();
+  t.node({y}, {y});
+  const Profile profile = Profile::from_trace(t.finish());
+  const Plan keeps = scheme_plan(profile, "none");
+  const HeapShape gpu{size_t(2 * kMiB), 512, 0};
+  EXPECT_EQ(simulate(keeps, profile, {{kMiB / 2, kMiB}}, gpu).peak_reserved_bytes,
+            3 * kMiB);                                                              // in the page's middle: both holes are too small, another page is needed
+  EXPECT_EQ(simulate(keeps, profile, {{0, kMiB}}, gpu).peak_reserved_bytes, kMiB);  // the other half of its page is enough
+}
+
 TEST(Planner, InfeasibleNamesTheSmallestLimit) {
   const Profile profile = Profile::from_trace(testing::chain(64, 1 << 16));
   try {

@@ -46,6 +46,7 @@ def lines():
         "Exact work": [tests("tests/integration/test_exact_work.py"), bench("ladder", "--svg", str(OUT / "ladder.svg"))],
         "Learning Pass": [tests(zoo, "-k", "test_auto and (0.6 or 0.4)", parallel=True)],
         "Prediction": [bench("prediction")],
+        "Distributed": [tests("tests/distributed", "--all-policies")],
         "Environment only": [tests("tests/integration/test_environment.py")],
         "Spike": [tests("tests/integration/test_over_the_cap.py")],
         "Speed": [bench("steps", "--pairs", "24")],

@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("REPRISE_BUILD", ROOT / "build"))
 RULES = "tests/integration/test_rules.py"
 ZOO = "tests/zoo/test_zoo.py"
+EQUAL = "tests/distributed/test_equal.py"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ MUTANTS = [
            (RULES, "-k", "r3")),
     Mutant("R4", "operators written in Python count as pure functions", "integration/torch/operator_facts.cpp",
            "if (!known_namespace(facts.name))", "if (!known_namespace(facts.name) && facts.name.empty())", (RULES, "-k", "r4 or r2")),
+    Mutant("R4", "collectives hide what they write", "integration/torch/operator_facts.cpp",
+           "  find_undeclared_writes(schema, facts);\n", "", (EQUAL, "-k", "two_ranks and fsdp2")),
     Mutant("R5", "random numbers of a replay come from the live generator", "integration/torch/replay.cpp",
            "if (int(i) == op.facts->generator_argument && op.generator.defined())", "if (op.keys.empty())", (RULES, "-k", "r5")),
     Mutant("R5", "a replay runs under the settings of the backward", "integration/torch/replay.cpp",
@@ -48,10 +51,16 @@ MUTANTS = [
            "const bool hidden = op.facts->writes[i] == 2 && op.hidden_write;", "const bool hidden = false;", (RULES, "-k", "r6")),
     Mutant("R7", "nothing is copied before a write", "integration/torch/values.cpp",
            "if (v.readers > 0 && needed_by_dropped(id)) {", "if (v.bytes < 0) {", (RULES, "-k", "r7")),
+    Mutant("R7", "parameters that FSDP brings back count as overwritten", "integration/torch/sharded.cpp",
+           "if (!v.emptied || !v.held) return false;", "if (id >= 0) return false;", (EQUAL, "-k", "two_ranks and fsdp2")),
+    Mutant("R7", "a replay reaches back over the end of a unit of FSDP", "integration/torch/sharded.cpp",
+           "by[size_t(v)] = values_[size_t(v)].stranded_by = source;", "by[size_t(v)] = source;", (EQUAL, "-k", "two_ranks and fsdp2")),
     Mutant("R8", "what was replayed for a retained graph stays", "integration/torch/saved.cpp",
            "  if (graph_kept)\n", "  if (graph_kept && task < 0)\n", (RULES, "-k", "r8")),
     Mutant("R9", "the budget is no cap", "integration/torch/surface.cpp",
            "if (!set_budget(bytes > 0 ? std::size_t(bytes) : kNoCap))", "if (!set_budget(kNoCap))", (RULES, "-k", "r9")),
+    Mutant("R9", "a rank refuses its budget alone", "integration/torch/controller.cpp", "  if (agreement_.ranks()) return;", "  if (!enabled()) return;",
+           ("tests/distributed/test_faults.py", "-k", "infeasible")),
     Mutant("R10", "undo leaves the cap in place", "integration/torch/surface.cpp",
            "  Controller::get().disable();\n  set_budget(kNoCap);", "  Controller::get().disable();", (RULES, "-k", "r10")),
     Mutant("R10", "the engine never rests", "integration/torch/rest.cpp", "if (++fitting_ < kPassesBefore", "if (++fitting_ > 0", (RULES, "-k", "r10")),

@@ -15,6 +15,7 @@ import torch.utils.checkpoint
 from reprise import _core, distributed
 
 _core.set_ranks_finder(distributed.current)
+_core.set_unwrapper(distributed.unwrap)
 
 __version__ = "0.1.0"
 __all__ = ["Budget", "Infeasible", "Learned", "Plan", "Profile", "Report", "apply", "auto_checkpoint", "counters", "holders", "keep", "learned", "memory_stats",

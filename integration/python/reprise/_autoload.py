@@ -28,6 +28,9 @@ def _write_report_at_exit():
     path = os.environ.get("REPRISE_REPORT", "")
     if not path:
         return
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:      # torchrun: each rank has a file of its own, report.json becomes report.rank0.json
+        stem, suffix = os.path.splitext(path)
+        path = f"{stem}.rank{os.environ.get('RANK', '0')}{suffix}"
     import atexit
 
     from reprise import _core

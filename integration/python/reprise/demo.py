@@ -219,7 +219,7 @@ def child(settings, budget, out):
 
     run, rows = train(settings, budget)
     result = {"losses": torch.stack(run.losses).cpu(), "parameters": {k: v.detach().cpu() for k, v in run.model.state_dict().items()}, "rows": rows,
-              "parameter_count": sum(p.numel() for p in run.model.parameters())}
+              "parameter_count": sum(p.numel() for p in run.model.parameters()), "device": device_name(settings.device)}
     if budget:
         report = reprise.report()
         result.update(report_text=str(report), report=report.data)
@@ -280,7 +280,7 @@ def summary_text(result, settings):
     yes = {True: "yes", False: "NO"}
     return "\n".join([
         "", f"byte-level GPT, {result['parameter_count'] / 1e6:.1f} M parameters, {settings.layers} layers, width {settings.width}, "
-        f"{settings.batch} x {settings.length} bytes, dropout {settings.dropout}, AdamW, {settings.steps} steps",
+        f"{settings.batch} x {settings.length} bytes, dropout {settings.dropout}, AdamW, {settings.steps} steps, on: {result['device']}",
         row("plain", plain), row("budgeted", budgeted),
         f"  budget    {result['budget_bytes'] / MIB:.1f} MiB = {result['start_live_bytes'] / MIB:.1f} MiB live at a step's start "
         f"+ {result['fraction']:.0%} of plain's {result['plain_activation_bytes'] / MIB:.1f} MiB of activations",
@@ -310,9 +310,15 @@ def run_both(settings, fraction):
         budget, start, added = budget_for(plain["rows"], fraction)
         budgeted = spawn(settings, budget, folder)
     result = {"settings": asdict(settings), "fraction": fraction, "budget_bytes": budget, "start_live_bytes": start, "plain_activation_bytes": added,
-              "parameter_count": plain["parameter_count"], "plain": step_figures(plain["rows"], start), "budgeted": step_figures(budgeted["rows"], start),
+              "parameter_count": plain["parameter_count"], "device": plain["device"], "plain": step_figures(plain["rows"], start), "budgeted": step_figures(budgeted["rows"], start),
               "claims": compare(plain, budgeted, budget), "report": budgeted["report"]}
     return result, budgeted
+
+
+def device_name(device):
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else "CPU"
 
 
 def has_cuda():

@@ -6,6 +6,7 @@ Every wait is bounded by the store's timeout, which is the timeout given to init
 import json
 import sys
 
+import torch
 import torch.distributed as dist
 
 from reprise import _core
@@ -16,10 +17,9 @@ class Ranks:
 
     RuntimeError names a rank that did not come in time, or says what the store said."""
 
-    def __init__(self, group, generation):
-        self.group = group
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self._store = dist.PrefixStore(f"reprise/{generation}", dist.distributed_c10d._get_default_store())
+    def __init__(self, store, rank, world):
+        self.rank, self.world = rank, world
+        self._store = store
         self._questions = 0
         self._keys = []         # of the question before: everybody has read them when the next is answered
 
@@ -69,8 +69,9 @@ class Ranks:
         self._keys = keys
 
 
-_ranks = None
-_generation = 0
+_ranks = None       # of the default process group _group
+_group = None
+_generation = 0     # auto_checkpoints since the process group was made: each has its own keys in the group's store
 
 
 def start_anew():
@@ -81,18 +82,29 @@ def start_anew():
 
 def current():
     """The ranks of the default process group, or None where the process is alone."""
-    global _ranks, _generation
+    global _ranks, _group, _generation
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        _ranks = None
-    elif _ranks is None or _ranks.group is not dist.group.WORLD:
-        _generation += 1
-        _ranks = Ranks(dist.group.WORLD, _generation)
+        _ranks = _group = None
+    elif _ranks is None or _group is not dist.group.WORLD:
+        _generation = _generation + 1 if _group is dist.group.WORLD else 1
+        _group = dist.group.WORLD
+        store = dist.PrefixStore(f"reprise/{_generation}", dist.distributed_c10d._get_default_store())
+        _ranks = Ranks(store, dist.get_rank(), dist.get_world_size())
     return _ranks
 
 
 def _loaded(module, name):
     """A class of torch's, if the program has imported where it lives: else it has no object of it, and need not pay for the import."""
     return getattr(sys.modules.get(module), name, ())
+
+
+def unwrap(tensor):
+    """What autograd saves of a DTensor is this rank's part of it. Returns that plain tensor and a function that makes the DTensor again, or None."""
+    DTensor = _loaded("torch.distributed.tensor", "DTensor")
+    if not DTensor or type(tensor) is not DTensor or type(tensor._local_tensor) is not torch.Tensor:
+        return None                      # a collective's result that is still on its way is kept as it is
+    spec = tensor._spec
+    return tensor._local_tensor, lambda part: DTensor(part, spec, requires_grad=False)
 
 
 def local_part(parameter):
@@ -110,17 +122,33 @@ def check(model):
 
 
 def reports():
-    """The reports of all ranks as dictionaries, the tightest first: the one whose reserved bytes came nearest to its budget. Every rank must call it.
-    Each has a "rank"; without a process group there is one."""
-    mine = {"rank": 0, **json.loads(_core.report_json())}
+    """The reports of all ranks as dictionaries with their text under "text", the tightest first: the one whose reserved bytes came nearest to its budget.
+    Every rank must call it. Without a process group there is one."""
+    mine = {"rank": 0, "text": _core.report_text(), **json.loads(_core.report_json())}
     ranks = current()
     if ranks is None:
         return [mine]
     mine["rank"] = ranks.rank
-    rows = [json.loads(text) for text in ranks.gather(json.dumps(mine))]
-    return sorted(rows, key=fullness, reverse=True)
+    return sorted((json.loads(text) for text in ranks.gather(json.dumps(mine))), key=fullness, reverse=True)
 
 
 def fullness(row):
     """Peak reserved bytes as a part of the budget; without one, in bytes."""
     return row["memory"]["peak_reserved_bytes"] / (row["budget_bytes"] or 1)
+
+
+def merged(rows):
+    """What reports() gave, as one text: a line for each rank, the tightest first, then that one's report."""
+    lines = []
+    for row in rows:
+        memory, sharing, ranks = row["memory"], row["sharing"], row.get("ranks", {})
+        budget = f"{memory['peak_reserved_bytes'] / row['budget_bytes']:.1%} of {_mebibytes(row['budget_bytes'])}" if row["budget_bytes"] else "no budget"
+        plan = ranks.get("plan_hash", "") if ranks.get("one_plan") else "its own"
+        lines.append(f"rank {row['rank']}: peak reserved {_mebibytes(memory['peak_reserved_bytes'])} ({budget}); parameters {_mebibytes(sharing['parameter_bytes'])} "
+                     f"+ {_mebibytes(sharing['peak_gathered_parameter_bytes'])} gathered; communication buffers "
+                     f"{_mebibytes(sharing['peak_communication_buffer_bytes'])}; plan {plan}")
+    return "\n".join([*lines, "", f"the tightest, rank {rows[0]['rank']}:", rows[0]["text"].rstrip()])
+
+
+def _mebibytes(count):
+    return f"{count / 2**20:.1f} MiB"
