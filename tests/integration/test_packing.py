@@ -183,6 +183,28 @@ def test_empty_and_all_equal():
     assert gained["packed"] == gained["unpacked"] == 1
 
 
+def test_what_an_operator_makes_beside_its_result_is_unpacked_all_the_same():
+    """A sort runs again for its values, and makes its packed indices too: they die with it, as the Plan has it, and are unpacked where they are read."""
+    x, w = (torch.randn(64, 256, requires_grad=True) for _ in range(2))
+
+    def step():
+        x.grad = w.grad = None
+        values, indices = x.exp().sort(-1)
+        loss = (values + w.gather(-1, indices)).tanh().sum()
+        del values, indices
+        loss.backward()
+        return [x.grad.clone(), w.grad.clone()]
+    wanted = step()
+    assert list(pack_all(step).values()) == ["one_byte"]
+    made_by = {v["trace_value"]: set(v["makers"]) for v in reprise.profile().data["body"]["values"]}
+    plans = (reprise.plan(policy=f"random({seed})") for seed in range(1000))
+    plan = next(p for p in plans if any(made_by[v] & set(g["ops"]) for g in p.data["body"]["groups"] for v in g["unpack"]))
+    reprise.apply(plan)
+    got, gained = counted(step)
+    assert equal(got, wanted)
+    assert gained["unpacked"] == sum(len(g["unpack"]) for g in plan.data["body"]["groups"]) and "unplanned" not in gained
+
+
 # ---- What packing is for
 
 def test_a_mask_is_held_in_one_bit_an_element():

@@ -189,7 +189,9 @@ TEST(Frontier, AnotherPlannerGoesOnFromIt) {
   const Frontier known = Frontier::from_json(first.known().to_json());
   PlannerOptions none = o;
   none.search.prices = 1;  // a search of its own would find nothing like it
-  EXPECT_EQ(Planner(profile, none, known).plan(limit).to_json(), found.to_json());
+  Planner second(profile, none, known);
+  EXPECT_EQ(second.known().to_json(), known.to_json());
+  EXPECT_EQ(second.plan(limit).to_json(), found.to_json());
   EXPECT_NE(Planner(profile, none).plan(limit).to_json(), found.to_json());
   EXPECT_LE(Planner(profile, o, known).plan(limit + limit / 50).added_seconds, found.added_seconds);  // A2
   EXPECT_THROW(Planner(Profile::from_trace(testing::transformer(5, 1 << 18)), o, known), std::invalid_argument);
