@@ -42,7 +42,7 @@ MUTANTS = [
     Mutant("R4", "operators written in Python count as pure functions", "integration/torch/operator_facts.cpp",
            "if (!known_namespace(facts.name))", "if (!known_namespace(facts.name) && facts.name.empty())", (RULES, "-k", "r4 or r2")),
     Mutant("R4", "collectives hide what they write", "integration/torch/operator_facts.cpp",
-           "  find_undeclared_writes(schema, facts);\n", "", (EQUAL, "-k", "two_ranks and fsdp2")),
+           "  find_undeclared_writes(schema, facts);\n", "  if (facts.name.empty()) find_undeclared_writes(schema, facts);\n", (EQUAL, "-k", "two_ranks and fsdp2")),
     Mutant("R5", "random numbers of a replay come from the live generator", "integration/torch/replay.cpp",
            "if (int(i) == op.facts->generator_argument && op.generator.defined())", "if (op.keys.empty())", (RULES, "-k", "r5")),
     Mutant("R5", "a replay runs under the settings of the backward", "integration/torch/replay.cpp",
