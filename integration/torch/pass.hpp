@@ -271,7 +271,7 @@ class Pass {
   int32_t check_fingerprint(const at::Tensor& tensor, int32_t value, Garbage& garbage);
   void check_outside_copies();  // the same for inputs that were copied, at the end of the Pass
   void follow(size_t op);
-  std::optional<Group> planned_group(int32_t value);
+  const Group* planned_group(int32_t value, std::optional<Group>& shortened);  // the Plan's own, or `shortened` where the Plan is broken
   Group before_break(Group group) const;
   void poll_gone();
   void begin_backward();

@@ -109,11 +109,7 @@ PlanResult StepPlanner::plan(const std::string& policy, int64_t limit_bytes, con
 Plan StepPlanner::adopted(Plan plan, int64_t limit_bytes, const StartLayout& start) const {
   plan.trace_signature = profile_->data().trace_signature;
   check_plan(plan, *profile_);
-  const Simulated simulated = simulate(plan, *profile_, start);
-  plan.limit_bytes = limit_bytes;
-  plan.predicted_live_bytes = simulated.peak_live_bytes;
-  plan.predicted_reserved_bytes = simulated.peak_reserved_bytes;
-  return plan;
+  return tried(std::move(plan), limit_bytes, start);
 }
 
 Frontier StepPlanner::known() {

@@ -98,17 +98,17 @@ Group Pass::before_break(Group group) const {
 }
 
 // The Group that the Plan runs when this Value is asked for; where it expected another one to be asked for first, the Group that has this one too.
-std::optional<Group> Pass::planned_group(int32_t id) {
+const Group* Pass::planned_group(int32_t id, std::optional<Group>& shortened) {
   const Following* plan = options_.following.get();
   // A Value made after the break bears a number that means another one in the Plan.
-  if (!plan || values_[size_t(id)].producer >= broken_at_) return std::nullopt;
+  if (!plan || values_[size_t(id)].producer >= broken_at_) return nullptr;
   int32_t chosen = -1;
   const auto nth = static_cast<size_t>(values_[size_t(id)].triggered++);
   if (const auto it = plan->groups.find(id); it != plan->groups.end() && nth < it->second.size()) chosen = it->second[nth];
   else if (const auto with = plan->retained_by.find(id); with != plan->retained_by.end() && !is_packed(id)) chosen = with->second;
-  if (chosen < 0) return std::nullopt;
+  if (chosen < 0) return nullptr;
   const Group& group = plan->plan.groups[size_t(chosen)];
-  return broken_at_ == kNever ? group : before_break(group);
+  return broken_at_ == kNever ? &group : &shortened.emplace(before_break(group));
 }
 
 c10::Storage Pass::fetch(int32_t id) {
@@ -123,9 +123,10 @@ c10::Storage Pass::fetch(int32_t id) {
     consume(id, *s);
     return *s;
   }
-  const std::optional<Group> group = planned_group(id);
+  std::optional<Group> shortened;
+  const Group* const group = planned_group(id, shortened);
   note(Mark::kReplayBegin, id);
-  replay(*this, id, group ? &*group : nullptr);
+  replay(*this, id, group);
   if (group) {
     for (int32_t s : group->sources) {
       values_[size_t(s)].reads_left--;
