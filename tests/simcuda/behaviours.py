@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from running import Family
+from simulated import Family
 
 FAMILIES = {"trace": Family(), "numeric": Family(numeric=True), "late": Family(numeric=True, late=True)}
 MIB = 1 << 20

@@ -2,7 +2,7 @@
 
 import sys
 
-from running import Family
+from simulated import Family
 
 FAMILIES = {"own": Family(devices=2)}
 own = FAMILIES["own"]

@@ -7,11 +7,11 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import behaviours  # noqa: E402
-import running  # noqa: E402
+import simulated  # noqa: E402
 
-pytestmark = running.not_built
+pytestmark = simulated.not_built
 
 
-@pytest.mark.parametrize(("allocator", "family", "name"), list(running.cases(behaviours.FAMILIES, ("native", "reprise"))))
+@pytest.mark.parametrize(("allocator", "family", "name"), list(simulated.cases(behaviours.FAMILIES, ("native", "reprise"))))
 def test_behaviour(allocator, family, name):
-    running.check("behaviours.py", allocator, family, name)
+    simulated.check("behaviours.py", allocator, family, name)

@@ -10,9 +10,9 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
-import running  # noqa: E402
+import simulated  # noqa: E402
 
-pytestmark = running.not_built
+pytestmark = simulated.not_built
 
 
 @pytest.mark.hangs_after(300)

@@ -10,9 +10,9 @@ import pytest
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import own  # noqa: E402
-import running  # noqa: E402
+import simulated  # noqa: E402
 
-pytestmark = running.not_built
+pytestmark = simulated.not_built
 
 START = """
 import simcuda
@@ -35,9 +35,9 @@ def run(script, **environment):
     return done.stdout.strip(), done.stderr.strip()
 
 
-@pytest.mark.parametrize(("allocator", "family", "name"), list(running.cases(own.FAMILIES, ("reprise",))))
+@pytest.mark.parametrize(("allocator", "family", "name"), list(simulated.cases(own.FAMILIES, ("reprise",))))
 def test_own(allocator, family, name):
-    running.check("own.py", allocator, family, name)
+    simulated.check("own.py", allocator, family, name)
 
 
 def test_the_environment_variable_is_enough():

@@ -6,12 +6,12 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import running  # noqa: E402
+import simulated  # noqa: E402
 import training  # noqa: E402
 
-pytestmark = running.not_built
+pytestmark = simulated.not_built
 
 
-@pytest.mark.parametrize(("allocator", "family", "name"), list(running.cases(training.FAMILIES, ("reprise",))))
+@pytest.mark.parametrize(("allocator", "family", "name"), list(simulated.cases(training.FAMILIES, ("reprise",))))
 def test_training(allocator, family, name):
-    running.check("training.py", allocator, family, name)
+    simulated.check("training.py", allocator, family, name)

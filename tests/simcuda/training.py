@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from running import Family
+from simulated import Family
 
 FAMILIES = {"engine": Family(numeric=True, devices=2), "engine_late": Family(numeric=True, late=True)}
 engine, engine_late = FAMILIES.values()
