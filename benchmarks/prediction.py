@@ -53,16 +53,22 @@ def predict(limit, notes):
     return plan, None
 
 
+def budget_for(start, limit):
+    """Of reserved bytes: what is live before the step and the limit, with room for the rounding of pieces."""
+    return int(1.02 * (start + limit)) + 256 * 1024
+
+
 def cell(bench, start, limit, notes):
     """One Plan: prediction written, steps taken under it, then steps under the budget that it belongs to."""
     import reprise
 
     learn(bench)
     plan, error = predict(limit, notes)
-    budget = int(1.02 * (start + limit)) + 256 * 1024
+    budget = budget_for(start, limit)
     if plan is None:
-        smallest = getattr(error, "smallest_budget", None)
-        return {"infeasible": True, "text": str(error), "fails": not works(bench, budget), "smallest_budget": smallest, "smallest_works": bool(smallest) and works(bench, smallest)}
+        smallest = getattr(error, "smallest_budget", None)   # in the unit of the limit: activation bytes
+        return {"infeasible": True, "text": str(error), "fails": not works(bench, budget), "smallest_budget": smallest,
+                "smallest_works": bool(smallest) and works(bench, budget_for(start, smallest))}
     reprise.apply(plan, bench.model)
     peaks = [measured_step(bench)[1] for _ in range(3)]
     reserved, raised = under_budget(bench, budget)

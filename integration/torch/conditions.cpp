@@ -1,5 +1,6 @@
 #include "integration/torch/conditions.hpp"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <c10/core/DefaultDtype.h>
@@ -36,7 +37,9 @@ void enforce(const Settings& wanted, const Settings& now) {
 
 }  // namespace
 
-Settings Settings::now() {
+Settings Settings::now() { return now(nullptr); }
+
+Settings Settings::now(const Settings* precision_of) {
   const auto& context = at::globalContext();
   Settings s;
   s.default_dtype = c10::get_default_dtype();
@@ -50,12 +53,15 @@ Settings Settings::now() {
   s.cudnn = context.userEnabledCuDNN();
   s.cudnn_deterministic = context.deterministicCuDNN();
   s.cudnn_benchmark = context.benchmarkCuDNN();
-  for (size_t i = 0; i < std::size(kPrecisions); i++) s.precision[i] = static_cast<int>(context.float32Precision(kPrecisions[i].first, kPrecisions[i].second));
+  if (precision_of) s.precision = precision_of->precision;
+  else
+    for (size_t i = 0; i < std::size(kPrecisions); i++)
+      s.precision[i] = static_cast<int>(context.float32Precision(kPrecisions[i].first, kPrecisions[i].second));
   return s;
 }
 
-std::shared_ptr<const Settings> snapshot(const std::shared_ptr<const Settings>& last) {
-  Settings now = Settings::now();
+std::shared_ptr<const Settings> snapshot(const std::shared_ptr<const Settings>& last, bool without_precision) {
+  const Settings now = Settings::now(without_precision ? last.get() : nullptr);
   if (last && *last == now) return last;
   return std::make_shared<const Settings>(now);
 }
@@ -88,10 +94,16 @@ DefaultGeneratorScope::~DefaultGeneratorScope() {
   live_.set_offset(offset_);
 }
 
-at::Generator copy_generator(const at::Generator& generator) {
+at::Generator copy_generator(const at::Generator& generator, at::Generator spare) {
   at::Generator live = generator;
   std::lock_guard<std::mutex> lock(live.mutex());
-  return live.clone();
+  if (!spare.defined() || !live.device().is_cpu() || spare.device() != live.device() || spare.getIntrusivePtr().use_count() != 1) return live.clone();
+  auto* const to = at::check_generator<at::CPUGeneratorImpl>(spare);
+  auto* const from = at::check_generator<at::CPUGeneratorImpl>(live);
+  to->set_engine(from->engine());
+  to->set_next_float_normal_sample(from->next_float_normal_sample());
+  to->set_next_double_normal_sample(from->next_double_normal_sample());
+  return spare;
 }
 
 }  // namespace reprise::engine

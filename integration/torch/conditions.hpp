@@ -28,10 +28,11 @@ struct Settings {
 
   bool operator==(const Settings&) const = default;
   static Settings now();
+  static Settings now(const Settings* precision_of);  // not null: those nine are taken from there, since looking them up costs more than all the rest
 };
 
-// The snapshot for the settings in force, shared with `last` where nothing changed.
-std::shared_ptr<const Settings> snapshot(const std::shared_ptr<const Settings>& last);
+// The snapshot for the settings in force, shared with `last` where nothing changed. without_precision: for an operator that none of those nine touches.
+std::shared_ptr<const Settings> snapshot(const std::shared_ptr<const Settings>& last, bool without_precision = false);
 
 // Puts recorded settings in force and the former ones back.
 class SettingsScope {
@@ -60,6 +61,7 @@ class DefaultGeneratorScope {
 };
 
 // A copy of a generator at this moment, taken under its own mutex. Bytes: about 5 KB on CPU, outside torch's allocator.
-at::Generator copy_generator(const at::Generator& generator);
+// spare: a copy that is needed no more; where it is of the same kind and nobody else's, it is overwritten and returned (making one seeds it first: 1.5 us).
+at::Generator copy_generator(const at::Generator& generator, at::Generator spare = {});
 
 }  // namespace reprise::engine

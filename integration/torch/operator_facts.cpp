@@ -2,6 +2,7 @@
 
 #include <ATen/core/enum_tag.h>
 
+#include <array>
 #include <memory>
 #include <string_view>
 #include <unordered_map>
@@ -85,6 +86,7 @@ OperatorFacts find_facts(const c10::OperatorHandle& op) {
   find_undeclared_writes(schema, facts);
   facts.only_views = !facts.mutates && !schema.returns().empty();
   for (const auto& result : schema.returns()) facts.only_views &= result.alias_info() != nullptr;
+  facts.elementwise = op.hasTag(at::Tag::pointwise);
   facts.random = op.hasTag(at::Tag::nondeterministic_seeded);
   if (!contains(kRandomByProbability, facts.name)) facts.probability_argument = -1;
   facts.makes_uninitialised = contains(kUninitialised, facts.name);
@@ -102,9 +104,15 @@ OperatorFacts find_facts(const c10::OperatorHandle& op) {
 const OperatorFacts& facts_of(const c10::OperatorHandle& op) {
   // Facts are never freed: recorded Ops point to them and may outlive the thread that found them.
   thread_local std::unordered_map<const void*, const OperatorFacts*> cache;
-  const OperatorFacts*& slot = cache[&op.schema()];
+  thread_local std::array<std::pair<const void*, const OperatorFacts*>, 256> recent{};  // in front of it: most programs use fewer operators
+  const void* const key = &op.schema();
+  auto& [recent_key, recent_facts] = recent[(reinterpret_cast<uintptr_t>(key) >> 6) % recent.size()];
+  if (recent_key == key && recent_facts->name == op.schema().name()) return *recent_facts;
+  const OperatorFacts*& slot = cache[key];
   // A library that was unloaded may leave its schema's address to another operator.
   if (!slot || slot->name != op.schema().name()) slot = new OperatorFacts(find_facts(op));
+  recent_key = key;
+  recent_facts = slot;
   return *slot;
 }
 

@@ -27,6 +27,7 @@ struct OperatorFacts {
   bool metadata_only = false;           // reads the shapes of its arguments and not their content (empty_like)
   bool makes_uninitialised = false;     // its result holds whatever the memory held
   bool overwrites_first = false;        // sets every element that its first argument shows, whatever it held
+  bool elementwise = false;             // asks for no precision of matrix products
   bool communicates = false;            // a collective, or a copy into or out of its buffers
   const char* opaque_reason = nullptr;  // nullptr: may run twice
 };

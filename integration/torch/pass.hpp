@@ -16,9 +16,6 @@
 // take no GIL). Storages that may own a Python object are released after the mutex (Garbage).
 #pragma once
 
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/core/stack.h>
-
 #include <atomic>
 #include <memory>
 #include <mutex>
@@ -29,97 +26,13 @@
 #include <unordered_set>
 #include <vector>
 
-#include "integration/torch/conditions.hpp"
-#include "integration/torch/operator_facts.hpp"
 #include "integration/torch/overflow.hpp"
-#include "integration/torch/streams.hpp"
+#include "integration/torch/recording.hpp"
 #include "integration/torch/tags.hpp"
-#include "integration/torch/tensor_view.hpp"
 #include "policy/plan.hpp"
-#include "profiler/packing.hpp"
 #include "profiler/profile.hpp"
-#include "profiler/trace.hpp"
 
 namespace reprise::engine {
-
-inline constexpr int32_t kNever = INT32_MAX;
-inline constexpr int32_t kMetadata = -2;  // Ref::value of an argument whose shape is read and not its content
-
-struct Ref {
-  int32_t value = -1;
-  Geometry geometry;
-};
-
-struct Slot {  // one argument of a recorded call
-  enum class Kind : uint8_t { kPlain, kTensor, kTensorList, kOptionalList };
-  Kind kind = Kind::kPlain;
-  c10::IValue plain;
-  std::vector<Ref> refs;  // kOptionalList: value -1 where the list has a hole
-};
-
-struct Op {
-  Op(const c10::OperatorHandle& op, c10::DispatchKeySet left, const OperatorFacts& known)
-      : handle(op), keys(left), facts(&known), opaque_reason(known.opaque_reason) {}
-  c10::OperatorHandle handle;
-  c10::DispatchKeySet keys;  // what the dispatcher had left to do: a replay enters at the same place
-  const OperatorFacts* facts = nullptr;
-  std::vector<Slot> arguments;
-  std::vector<int32_t> made;                   // per returned tensor: the new Value, or -1 (view, in-place result, undefined)
-  std::vector<std::pair<int, int32_t>> wrote;  // (argument, Value after) for arguments written in place
-  at::Generator generator;                     // state before the call, where it draws random numbers (R5)
-  bool draws_from_default = false;             // takes no generator: the device's default one is set to that state (CUDA)
-  std::optional<c10::Stream> stream;           // that it ran on; none on the CPU (R12)
-  std::shared_ptr<const Settings> settings;
-  const char* opaque_reason = nullptr;
-  bool hidden_write = false;  // its hidden writes happened (R6)
-  double forward_seconds = 0;
-  double replay_seconds = 0;
-  uint64_t match = 0;                                    // operator, Values read, shapes, bytes made: equal in every repetition of the same step
-  uint64_t signature = 0;                                // the same without the Values: equal for equal work at another place
-  std::vector<int32_t> reads;                            // filled while tracing: the Values of the Refs
-  std::vector<TensorShape> input_shapes, output_shapes;  // filled while tracing
-  std::vector<int64_t> integers;
-};
-
-// What is known of a Value's packed form in this Pass.
-struct Packed {
-  PackingFacts facts;    // found while learning, or of the form that is there
-  PackedForm form;       // with content
-  c10::Storage content;  // the packed bytes: the Value can be had from them at any time
-  bool refused = false;  // a Plan wanted it packed, and its content did not fit: it is kept
-};
-
-struct Value {
-  int32_t producer = kNoOp;  // Op that can make it again
-  int64_t bytes = 0;
-  int32_t item_bytes = 0;  // an element, as the tensor shows it that made the Value
-  std::unique_ptr<Packed> packed;
-  int32_t handles = 0;                                                                        // saved tensors that still need it
-  int32_t reads_left = 0;                                                                     // planned Groups still to come that read it as a Source
-  int32_t unpacks_left = 0;                                                                   // planned Groups still to come that unpack it for their Ops
-  int32_t triggered = 0;                                                                      // Groups it has triggered so far
-  int32_t next = -1;                                                                          // the Value that overwrote it in the same storage
-  int32_t readers = 0;                                                                        // recorded, replayable Ops that read it
-  int32_t group = 0;                                                                          // of the learning Pass
-  int32_t memo_task = -1;                                                                     // autograd task that replayed it
-  c10::weak_intrusive_ptr<c10::StorageImpl> storage{c10::intrusive_ptr<c10::StorageImpl>()};  // the program's; pins the address
-  std::shared_ptr<const Ready> ready;                                                         // of a replayed one, where there are streams
-  c10::Storage held;                                                                          // kept, replayed or copied
-  bool held_is_private = false;                                                               // held is ours alone: replayed or copied
-  bool outside = false;                                                                       // existed before the Pass
-  bool saved = false;
-  bool uninitialised = false;  // shows what the memory happened to hold
-  bool slack = false;          // not comparable: its storage has bytes that no tensor shows (mse_loss allocates too much), or a collective may still write it
-  bool in_use = false;         // read by the replay that runs
-  bool emptied = false;        // its storage was resized to nothing, to be brought back later (a parameter that FSDP gathers for as long as it is used)
-  int32_t stranded_by = -1;    // the emptied Value that it was made with: whatever reads it from then on finds it kept
-  bool lost = false;           // overwritten where nobody could see it, and read before that: a replay that needs it raises
-  bool has_fingerprint = false;
-  const char* keep_reason = nullptr;  // why no Plan may drop it
-  uint64_t place = 0;                 // outside: where it was first read
-  uint64_t fingerprint = 0;           // of its content (R11)
-  Version version;                    // outside: to be checked at replay
-};
 
 // A Plan ready to be followed: the same content, indexed.
 struct Following {
@@ -277,17 +190,19 @@ class Pass {
   void begin_backward();
   void consume(int32_t value, const c10::Storage& storage) const;
   void close(Garbage& garbage);
-  std::shared_ptr<const Settings> settings_now();
+  std::shared_ptr<const Settings> settings_now(const OperatorFacts& facts);
   double op_clock(const Op& op) const;  // seconds; what the Op takes is a difference of two
 
   mutable std::mutex mutex_;
   PassOptions options_;
-  std::vector<Op> ops_;
-  std::vector<Value> values_;
-  std::unordered_map<c10::StorageImpl*, int32_t> current_;
+  std::unique_ptr<Recording> recording_memory_;
+  OpLog& ops_;
+  std::vector<Value>& values_;
+  StorageMap& current_;
   std::vector<TraceEvent> events_;
   std::vector<int32_t> watched_;                         // held Values whose kGone is still to come
   std::mutex sources_mutex_;                             // of the next two; a leaf: frees happen under other locks
+  std::atomic<bool> sources_freed_{false};               // there are some in freed_sources_
   std::unordered_map<const void*, int32_t> sources_at_;  // address -> Value without a producer that is read by Ops that can run again
   std::vector<int32_t> freed_sources_;                   // of those: their memory was freed since heed_emptied()
   std::shared_ptr<const Settings> settings_;

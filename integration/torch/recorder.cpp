@@ -41,14 +41,14 @@ TensorShape shape_of(const at::Tensor& t) {
 class Call {
  public:
   Call(Pass& pass, const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack)
-      : pass_(pass), facts_(facts), stack_(stack), op_(op, keys, facts) {}
+      : pass_(pass), facts_(facts), stack_(stack), owned_(made(pass, op, keys, facts)), op_(*owned_) {}
 
   void before() {
     std::lock_guard<std::mutex> lock(pass_.mutex_);
     const size_t count = facts_.writes.size(), base = stack_->size() - count;
     find_hidden_write(base);
     pass_.heed_emptied();
-    op_.arguments.reserve(count);
+    op_.arguments.resize(count);
     for (size_t i = 0; i < count; i++) read_argument(i, (*stack_)[base + i]);
     decide_random(base);
     decide_writes();
@@ -57,14 +57,14 @@ class Call {
       w.brings_back = pass_.brought_back(w.before);
       if (!w.brings_back) pass_.before_write(w.before, garbage_);
     }
-    op_.settings = pass_.settings_now();
+    op_.settings = pass_.settings_now(facts_);
     note_stream();
     pass_.poll_gone();  // what the program let go of since the last Op is gone while this one runs
     pass_.note(Mark::kOpBegin, int64_t(pass_.ops_.size()));
   }
 
   void run() {
-    if (draws_random_ && !op_.opaque_reason) op_.generator = copy_generator(generator_);
+    if (draws_random_ && !op_.opaque_reason) op_.generator = copy_generator(generator_, std::move(op_.spare_generator));
     const double began = pass_.op_clock(op_);
     op_.handle.redispatchBoxed(op_.keys, stack_);
     if (op_.stream && pass_.options_.sample) op_.stream->synchronize();  // seconds are the device's too where they are written down
@@ -78,6 +78,8 @@ class Call {
     book_writes(index);
     book_results(index);
     if (!makes_value_) {
+      op_.forget();
+      pass_.ops_.put_back(std::move(owned_));
       pass_.poll_gone();
       return;
     }
@@ -88,7 +90,7 @@ class Call {
       counters.opaque++;
     }
     counters.recorded++;
-    pass_.ops_.push_back(std::move(op_));
+    pass_.ops_.add(std::move(owned_));
     pass_.follow(size_t(index));
     take_fingerprints();
     pass_.poll_gone();
@@ -127,7 +129,8 @@ class Call {
   }
 
   void read_argument(size_t i, const c10::IValue& a) {
-    Slot slot;
+    Slot& slot = op_.arguments[i];
+    slot.clear();
     if (a.isTensor()) {
       if (a.toTensor().defined()) {
         slot.kind = Slot::Kind::kTensor;
@@ -147,25 +150,19 @@ class Call {
       slot.plain = a;
       collect_integers(a, op_.integers);
     }
-    op_.arguments.push_back(std::move(slot));
   }
 
   void add_ref(Slot& slot, size_t i, const at::Tensor& t) {
-    Ref ref;
-    if (!t.defined()) {
-      slot.refs.push_back(ref);
-      return;
-    }
+    Ref& ref = slot.refs.emplace_back();
+    if (!t.defined()) return;
     const bool host_scalar = t.is_cpu() && t.dim() == 0 && !budget_is_on_cpu() && !facts_.writes[i];  // x * 2: read by the launch, in no device memory
     if (const char* why = host_scalar ? nullptr : reason_not_plain(t)) {
       op_.opaque_reason = why;
-      slot.refs.push_back(ref);
       return;
     }
     ref.geometry = Geometry::of(t);
     if (facts_.metadata_only) {
       ref.value = kMetadata;
-      slot.refs.push_back(ref);
       return;
     }
     uint64_t place = facts_.hash;
@@ -178,7 +175,6 @@ class Call {
     const bool overwrites = write == 1 && ((facts_.overwrites_first && i == 0) || op_.handle.schema().arguments()[i].is_out());
     if (pass_.values_[size_t(ref.value)].uninitialised && !overwrites) pass_.settle(ref.value, "uninitialised memory that is read");
     if (write) written_.push_back({i, t, ref.value, write == 2});
-    slot.refs.push_back(std::move(ref));
   }
 
   void decide_random(size_t base) {
@@ -212,7 +208,7 @@ class Call {
         if (r.value < 0) continue;
         Value& v = pass_.values_[size_t(r.value)];
         // Torch counts a write up after it; what the counter says when the content is first read is what it must say at replay.
-        if (v.producer == kNoOp && v.readers == 0 && !v.held_is_private) v.version.seen = v.version.counter.current_version();
+        if (v.producer == kNoOp && v.readers == 0 && !v.held_is_private) v.version.seen = v.version.now();
         if (!hidden) v.readers++;
         if (!v.held && (v.producer == kNoOp || (groups && v.group < pass_.group_))) pass_.hold(r.value, garbage_);
         if (v.producer == kNoOp) pass_.watch_source(r.value);
@@ -235,7 +231,7 @@ class Call {
       if (w.brings_back) continue;
       const Value& before = pass_.values_[size_t(w.before)];
       const bool replayable = !op_.opaque_reason && !w.hidden && static_cast<size_t>(before.bytes) == w.tensor.storage().nbytes();
-      const bool still_uninitialised = before.uninitialised && !Geometry::of(w.tensor).covers(w.tensor.storage());
+      const bool still_uninitialised = before.uninitialised && !covers_its_storage(w.tensor);
       const int32_t v = pass_.after_write(w.tensor, w.before, replayable ? index : kNoOp, garbage_);
       Value& now = pass_.values_[size_t(v)];
       now.uninitialised = replayable && still_uninitialised;
@@ -264,7 +260,7 @@ class Call {
     Value& value = pass_.values_[size_t(v)];
     value.keep_reason = op_.opaque_reason;
     value.uninitialised = facts_.makes_uninitialised && !op_.opaque_reason;
-    value.slack = !Geometry::of(t).covers(t.storage()) || facts_.communicates;
+    value.slack = !covers_its_storage(t) || facts_.communicates;
     makes_value_ = true;
     return v;
   }
@@ -305,10 +301,16 @@ class Call {
     for (const auto& w : op.wrote) take(w.second);
   }
 
+  static std::unique_ptr<Op> made(Pass& pass, const c10::OperatorHandle& op, c10::DispatchKeySet keys, const OperatorFacts& facts) {
+    std::lock_guard<std::mutex> lock(pass.mutex_);
+    return pass.ops_.make(op, keys, facts);
+  }
+
   Pass& pass_;
   const OperatorFacts& facts_;
   torch::jit::Stack* stack_;
-  Op op_;
+  std::unique_ptr<Op> owned_;  // until it is booked
+  Op& op_;
   std::vector<Written> written_;
   at::Generator generator_;
   bool draws_random_ = false;

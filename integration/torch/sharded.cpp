@@ -13,21 +13,27 @@ namespace reprise::engine {
 
 void Pass::note_freed(const void* address) {
   std::lock_guard<std::mutex> lock(sources_mutex_);
-  if (auto it = sources_at_.find(address); it != sources_at_.end()) freed_sources_.push_back(it->second);
+  if (auto it = sources_at_.find(address); it != sources_at_.end()) {
+    freed_sources_.push_back(it->second);
+    sources_freed_.store(true, std::memory_order_relaxed);  // the mutex orders the rest
+  }
 }
 
 void Pass::watch_source(int32_t id) {
-  const Value& v = values_[size_t(id)];
-  if (!v.held || v.held_is_private || v.held.nbytes() == 0) return;
+  Value& v = values_[size_t(id)];
+  if (!v.held || v.held_is_private || v.held.nbytes() == 0 || v.watched_at == v.held.data()) return;
+  v.watched_at = v.held.data();
   std::lock_guard<std::mutex> lock(sources_mutex_);
   sources_at_[v.held.data()] = id;
 }
 
 void Pass::heed_emptied() {
+  if (!sources_freed_.load(std::memory_order_relaxed)) return;
   std::vector<int32_t> freed, emptied;
   {
     std::lock_guard<std::mutex> lock(sources_mutex_);
     freed.swap(freed_sources_);
+    sources_freed_.store(false, std::memory_order_relaxed);
   }
   for (int32_t id : freed) {
     Value& v = values_[size_t(id)];

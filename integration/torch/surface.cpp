@@ -175,6 +175,7 @@ void undo() {
   if (!engine::installed()) return;
   Controller::get().disable();
   set_budget(kNoCap);
+  engine::Recording::drop_spare();
 }
 
 MemoryStats memory_stats() {
@@ -293,7 +294,11 @@ std::string plan(const std::string& limit, const std::string& policy) {
   auto known = Controller::get().last_known();
   if (!known || !known->profile) throw std::runtime_error("reprise.plan(): no step was learned so far; call auto_checkpoint and train one step first");
   const int64_t bytes = limit.empty() ? 0 : Budget::parse(limit).resolve(static_cast<int64_t>(budgeted_capacity()));
-  return plan_scheme(*known->profile, Scheme::parse(policy).name(), bytes).to_json();
+  try {
+    return plan_scheme(*known->profile, Scheme::parse(policy).name(), bytes).to_json();
+  } catch (const InfeasibleLimit& error) {
+    engine::raise(error.what(), error.smallest_limit_bytes);
+  }
 }
 
 namespace {

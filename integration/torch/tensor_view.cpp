@@ -64,6 +64,10 @@ bool Geometry::covers(const c10::Storage& storage) const {
   return dense && offset == 0 && static_cast<size_t>(count) * dtype.itemsize() == storage.nbytes();
 }
 
+bool covers_its_storage(const at::Tensor& tensor) {
+  return tensor.unsafeGetTensorImpl()->is_non_overlapping_and_dense() && tensor.storage_offset() == 0 && tensor.nbytes() == tensor.storage().nbytes();
+}
+
 std::string Geometry::text() const {
   std::ostringstream out;
   out << dtype.name() << " " << c10::IntArrayRef(sizes.data(), sizes.size());
@@ -85,8 +89,8 @@ void Version::refuse(const Geometry& geometry, const std::string& purpose) const
             "with torch.autograd.set_detect_anomaly(True, check_nan=False).";
   const std::string type = c10::toString(c10::typeMetaToScalarType(geometry.dtype));
   TORCH_CHECK(false, "one of the variables needed for gradient computation has been modified by an inplace operation: [torch.", type, "Tensor ",
-              c10::IntArrayRef(geometry.sizes.data(), geometry.sizes.size()), "]", purpose, " is at version ", counter.current_version(), "; expected version ",
-              seen, " instead.", hint);
+              c10::IntArrayRef(geometry.sizes.data(), geometry.sizes.size()), "]", purpose, " is at version ", now(), "; expected version ", seen, " instead.",
+              hint);
   throw std::logic_error("not reached");
 }
 

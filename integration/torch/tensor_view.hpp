@@ -35,6 +35,8 @@ struct Geometry {
   std::string text() const;                        // "float [2, 3]"
 };
 
+bool covers_its_storage(const at::Tensor& tensor);  // Geometry::of(tensor).covers(…) without making one
+
 // Calls visit(tensor) for each tensor of an argument: itself, or those of its lists and lists of lists.
 template <class Visit>
 void for_each_tensor(const c10::IValue& argument, const Visit& visit) {
@@ -44,10 +46,11 @@ void for_each_tensor(const c10::IValue& argument, const Visit& visit) {
 }
 
 struct Version {
-  c10::VariableVersion counter{uint32_t{0}};
+  c10::VariableVersion counter{c10::VariableVersion::DISABLED};  // disabled: nobody counts, so nothing is found changed
   uint32_t seen = 0;
   static Version of(const at::Tensor& tensor);
-  bool current() const { return counter.current_version() == seen; }
+  uint32_t now() const { return counter.enabled() ? counter.current_version() : seen; }
+  bool current() const { return now() == seen; }
   // Throws torch's own words; `purpose()` follows the shape ("", ", which is output 0 of ExpBackward0," or ", needed to recompute aten::mul,").
   template <class Purpose>
   void check(const Geometry& geometry, Purpose purpose) const {

@@ -56,7 +56,7 @@ class RegionFinder {
 };
 
 // FSDP copies a unit's parts into its all-gather, and what that brings into the parameters, in the same order: each parameter is labelled as its part.
-void label_gathered(const std::vector<Op>& ops, std::vector<int32_t>& labels) {
+void label_gathered(const OpLog& ops, std::vector<int32_t>& labels) {
   std::vector<int32_t> parts;
   for (const Op& op : ops) {
     if (op.facts->name == "fsdp::all_gather_copy_in" && !op.reads.empty()) parts.assign(op.reads.begin(), op.reads.end() - 1);  // the last one is the buffer
@@ -71,10 +71,10 @@ Trace Pass::trace(const std::unordered_map<c10::StorageImpl*, int32_t>& paramete
   std::lock_guard<std::mutex> lock(mutex_);
   Trace t;
   std::vector<int32_t> labels(values_.size(), -1);
-  for (const auto& [storage, value] : current_) {
-    auto it = parameter_regions.find(storage);
-    // The first Value a parameter's storage showed carries the label; walking `next` backwards is not needed: parameters are outside Values.
-    if (it != parameter_regions.end() && values_[size_t(value)].outside) labels[size_t(value)] = it->second;
+  for (const auto& [storage, region] : parameter_regions) {
+    const int32_t value = current_.find(storage);
+    // Of a parameter that was written to in the Pass, what it shows last carries the label.
+    if (value >= 0 && values_[size_t(value)].outside) labels[size_t(value)] = region;
   }
   label_gathered(ops_, labels);
   t.values.reserve(values_.size());

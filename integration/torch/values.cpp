@@ -68,21 +68,22 @@ uint64_t fingerprint_of(const c10::Storage& storage) {
   return hash;
 }
 
-Pass::Pass(PassOptions options) : options_(std::move(options)) {
-  ops_.reserve(1024);
-  values_.reserve(2048);
+Pass::Pass(PassOptions options)
+    : options_(std::move(options)),
+      recording_memory_(Recording::take()),
+      ops_(recording_memory_->ops),
+      values_(recording_memory_->values),
+      current_(recording_memory_->current) {
   if (options_.trace) events_.reserve(1 << 14);
   started_seconds = now_seconds();
 }
 
 Pass::~Pass() {
   if (overflow_start_bytes_ >= 0 && !finished) overflow::forbid();
+  Recording::give_back(std::move(recording_memory_));
 }
 
-int32_t Pass::value_of(const at::Tensor& tensor) const {
-  auto it = current_.find(tensor.storage().unsafeGetStorageImpl());
-  return it == current_.end() ? -1 : it->second;
-}
+int32_t Pass::value_of(const at::Tensor& tensor) const { return current_.find(tensor.storage().unsafeGetStorageImpl()); }
 
 int32_t Pass::new_value(const at::Tensor& tensor, int32_t producer) {
   const c10::Storage& storage = tensor.storage();
@@ -93,7 +94,7 @@ int32_t Pass::new_value(const at::Tensor& tensor, int32_t producer) {
   v.storage = storage.getWeakStorageImpl();
   v.group = group_;
   const auto id = static_cast<int32_t>(values_.size());
-  current_[storage.unsafeGetStorageImpl()] = id;
+  current_.set(storage.unsafeGetStorageImpl(), id);
   values_.push_back(std::move(v));
   note(Mark::kBorn, id, reinterpret_cast<int64_t>(storage.data()));
   if (producer != kNoOp) tag_made(id, storage);
@@ -134,8 +135,7 @@ void Pass::hold(int32_t id, Garbage& garbage) {
   if (v.held) return;
   auto impl = v.storage.lock();
   if (!impl) return;
-  auto it = current_.find(impl.get());
-  if (it == current_.end() || it->second != id) {
+  if (current_.find(impl.get()) != id) {
     garbage.emplace_back(std::move(impl));
     return;
   }
@@ -176,8 +176,7 @@ std::optional<c10::Storage> Pass::available(int32_t id) const {
   const Value& v = values_[size_t(id)];
   if (v.held) return v.held;
   if (auto impl = v.storage.lock()) {
-    auto it = current_.find(impl.get());
-    if (it != current_.end() && it->second == id) return c10::Storage(std::move(impl));
+    if (current_.find(impl.get()) == id) return c10::Storage(std::move(impl));
   }
   return std::nullopt;
 }
@@ -336,7 +335,7 @@ void Pass::poll_gone() {
   }
 }
 
-std::shared_ptr<const Settings> Pass::settings_now() { return settings_ = snapshot(settings_); }
+std::shared_ptr<const Settings> Pass::settings_now(const OperatorFacts& facts) { return settings_ = snapshot(settings_, facts.elementwise); }
 
 std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> match) {
   auto f = std::make_shared<Following>();

@@ -213,3 +213,28 @@ def both(job, steps, part=None, policy="auto", agree=True):
 def budget_of(plain, kind, fraction):
     start, peak = max(plain.start_live_bytes[2:]), max(plain.peak_live_bytes[2:])
     return int(fraction * peak) if kind == "peak" else int(1.02 * (start + fraction * (peak - start)))   # 2 % for the pieces' rounding
+
+
+def refused():
+    """A model of FSDP's first kind: what auto_checkpoint says of it, and the losses of three steps with it, before and after that was asked."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    def run(ask):
+        torch.manual_seed(7)
+        model = FullyShardedDataParallel(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)), device_id=torch.device("cpu"))
+        text = None
+        if ask:
+            try:
+                reprise.auto_checkpoint(model, "100%")
+            except TypeError as error:
+                text = str(error)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        losses = []
+        for step in range(3):
+            loss = model(torch.full((4, 16), 1.0 + step + dist.get_rank())).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        return text, losses, reprise.counters()["passes"]
+    return run(False), run(True)

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 from programs import Job, both
+from reprise.demo import Settings, build_model
 from reprise.distributed import Ranks
 
 pytestmark = pytest.mark.hangs_after(900)
@@ -24,14 +25,22 @@ def check_equal(answers):
         assert max(other.peak_reserved_bytes) <= other.report["budget_bytes"], f"rank {rank}"
 
 
+def unit_gradient_bytes(job):
+    """Of one FSDP unit: what its reduce-scatter reads."""
+    layers = build_model(Settings(layers=1, width=job.width, heads=4, length=job.length, batch=1)).layers
+    return sum(p.numel() * p.element_size() for p in layers[0].parameters())
+
+
 def test_fsdp2_on_four_ranks_at_60_percent_of_the_peak(four):
-    """The cap holds on all ranks in every step; one plan; the peak as predicted."""
-    answers = four.results(both, Job("fsdp2", width=128, length=128), STEPS, ("peak", 0.6))
+    """The cap holds on all ranks in every step; one plan; the peak as predicted, but for one reduce-scatter: gloo's own thread lets go of what it reads
+    when the slowest rank has come, which is before or after the next unit's gradients are made, in plain training too."""
+    job = Job("fsdp2", width=128, length=128)
+    answers = four.results(both, job, STEPS, ("peak", 0.6))
     check_equal(answers)
     assert len(set(hashes(answers))) == 1 and hashes(answers)[0][0]
     for rank, (_, other) in enumerate(answers):
         predicted, measured = other.report["predicted"]["peak_live_bytes"], other.report["measured"]["peak_live_bytes"]
-        assert abs(predicted - measured) <= 0.03 * measured, f"rank {rank}"
+        assert abs(predicted - measured) <= 0.03 * measured + unit_gradient_bytes(job), f"rank {rank}"
 
 
 def test_ranks_with_different_shapes_follow_the_tightest(two):

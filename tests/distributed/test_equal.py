@@ -10,6 +10,7 @@ TWO = {
     "ddp_accumulating": Job("ddp", micro_batches=2),
     "fsdp2": Job("fsdp2"),
     "fsdp2_llama": Job("fsdp2", model="llama"),
+    "ddp_llama": Job("ddp", model="llama"),
     "fsdp2_resharded_everywhere": Job("fsdp2", reshard=True),
     "fsdp2_never_resharded": Job("fsdp2", reshard=False),
     "fsdp2_accumulating": Job("fsdp2", micro_batches=3, freed=False),
@@ -20,6 +21,7 @@ FOUR = {
     "ddp": Job("ddp"),
     "fsdp2_resharded_to_two": Job("fsdp2", reshard=2),
     "hsdp": Job("hsdp"),
+    "hsdp_llama": Job("hsdp", model="llama"),
     "hsdp_accumulating": Job("hsdp", micro_batches=2),
 }
 

@@ -8,6 +8,7 @@ import sys
 
 import checkpoints
 import pytest
+import programs
 from world import free_port
 
 pytestmark = pytest.mark.hangs_after(900)
@@ -60,3 +61,11 @@ def test_the_example():
     assert sorted(line.split(":")[0] for line in lines) == ["rank 0", "rank 1"]
     assert len({line.split("; plan ")[1] for line in lines}) == 1
     assert "the same on all ranks" in done.stdout
+
+
+def test_the_first_kind_of_fsdp_is_refused_by_name(two):
+    """Before training, with a word about what to use; the model then trains as if nothing had been asked, and nothing is recorded."""
+    for plain, asked in two.results(programs.refused):
+        assert asked[0].startswith("argument model: ") and "FullyShardedDataParallel (FSDP1)" in asked[0] and "fully_shard" in asked[0]
+        assert asked[1] == plain[1]
+        assert asked[2] == plain[2]

@@ -88,6 +88,27 @@ def test_r1_same_numbers(policy):
     equal_to_plain(make, policy)
 
 
+def test_r1_nothing_is_left_of_the_step_that_used_the_memory_before():
+    """Steps of two kinds take turns, so that each Op is booked where another one was: with a generator, a write, more arguments, hidden writes."""
+    def make():
+        model = Layer()
+
+        def step(index):
+            y = model(batch())
+            if index in (1, 2, 4, 7):   # in no rhythm: two memories take turns
+                y = F.dropout(torch.cat([y, y.sin(), y]), 0.3).mul_(2)
+                y = torch.stack([y, y.cos()]).clamp_(-1, 1)
+            else:
+                y = F.batch_norm(F.softmax(y, -1).square().exp(), torch.zeros(256), torch.ones(256), training=True)
+            loss = y.square().mean()
+            loss.backward()
+            return [loss]
+        return Program(model, step)
+    one = Case("one", make, steps=8)
+    plain, other = run_case(one), run_case(one, "full")
+    assert plain.error is None and differences(plain, other) == []
+
+
 # ---- R2 No user code runs twice
 
 def test_r2_forward_is_called_once(stack):

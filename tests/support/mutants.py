@@ -34,6 +34,7 @@ MUTANTS = [
            "if (conjugate) impl->_set_conj(true);", "if (conjugate && sizes.empty()) impl->_set_conj(true);", (ZOO, "-k", "test_scheme and complex_numbers")),
     Mutant("R1", "memory that was filled by pointer is made again as it was before", "integration/torch/replay.cpp",
            "if (value.producer != index) return;", "if (index < 0) return;", (ZOO, "-k", "test_verified and connectionist")),
+    Mutant("R1", "an Op keeps what the Op before it in its memory made", "integration/torch/recording.cpp", "  made.clear();\n", "", (RULES, "-k", "r1")),
     Mutant("R2", "the user's dispatch modes see replayed operators", "integration/torch/replay.cpp",
            "c10::impl::ExcludeDispatchKeyGuard no_modes(", "c10::DispatchKeySet no_modes(", (RULES, "-k", "r2")),
     Mutant("R3", "what is alive is made again", "integration/torch/saved.cpp",

@@ -190,7 +190,8 @@ def resume(learned):
 
 
 def plan(budget=None, policy="auto"):
-    """The Plan for the step seen last. budget: activation bytes allowed above what is live when the step starts."""
+    """The Plan for the step seen last. budget: activation bytes allowed above what is live when the step starts.
+    Raises Infeasible where no Plan needs so little; its smallest_budget is the least that can be asked for here."""
     return Plan(_core.plan_json("" if budget is None else _budget_text(budget), policy))
 
 
