@@ -1,4 +1,4 @@
-// What benchmarks/plans.py prints, without torch: reprise_plans [--no-packing] FOLDER SHARE… reads the Profiles recorded there, plans for each share of plain's
+// What benchmarks/plans.py prints, without torch: reprise_plans [--no-packing] [--effort TIMES] FOLDER SHARE… reads the Profiles recorded there, plans for each share of plain's
 // activation bytes and for the smallest limit, each alone ("plan") and after a Frontier ("after"), and prints one JSON object a line.
 #include <algorithm>
 #include <cstdio>
@@ -68,15 +68,20 @@ nlohmann::json answer(const char* name, double began, const std::function<Plan()
 int run(int count, char** arguments) {
   const bool packing = count < 2 || std::string(arguments[1]) != "--no-packing";
   if (!packing) count--, arguments++;
+  PlannerOptions options;
+  if (count > 3 && std::string(arguments[1]) == "--effort") {
+    options.search.effort = std::stod(arguments[2]);
+    count -= 2, arguments += 2;
+  }
   if (count < 3) {
-    std::fprintf(stderr, "usage: reprise_plans [--no-packing] FOLDER SHARE...\n");
+    std::fprintf(stderr, "usage: reprise_plans [--no-packing] [--effort TIMES] FOLDER SHARE...\n");
     return 2;
   }
   const Profile profile = recorded(arguments[1], packing);
   const int64_t plain = scheme_plan(profile, "none").predicted_live_bytes;
   double forward = 0;
   for (const ProfileOp& o : profile.ops()) forward += o.forward_seconds;
-  Planner after(profile);
+  Planner after(profile, options);
   double began = cpu_seconds();
   const Frontier f = after.frontier();
   const nlohmann::json common = {{"plain_bytes", plain},
@@ -89,7 +94,7 @@ int run(int count, char** arguments) {
     const int64_t limit = i < count ? static_cast<int64_t>(share * static_cast<double>(plain)) : after.smallest_limit();
     nlohmann::json row = common;
     row["share"] = share;
-    row.update(answer("plan", cpu_seconds(), [&] { return plan(profile, limit); }));
+    row.update(answer("plan", cpu_seconds(), [&] { return plan(profile, limit, options); }));
     row.update(answer("after", cpu_seconds(), [&] { return after.plan(limit); }));
     std::printf("%s\n", row.dump().c_str());
   }

@@ -1,6 +1,6 @@
 """What the planner promises: peak, added seconds, proven bound and planning time per budget, on steps recorded from real models.
 
-usage: ./dev bench plans [--models NAME…] [--budgets SHARE…] [--freed] [--no-packing] [--again] [--json FILE]
+usage: ./dev bench plans [--models NAME…] [--budgets SHARE…] [--freed] [--no-packing] [--effort TIMES] [--again] [--json FILE]
 Each model is recorded once, in a process of its own (out/plans/NAME); after that nothing here needs torch: reprise_plans reads the Profiles, plans and prints.
 Shares are of plain's activation bytes; added time is in per cent of the plain step. Peers: the least added time of any correct peer at no more bytes."""
 
@@ -106,10 +106,10 @@ def recorded(name, freed, again):
     return folder
 
 
-def plans(folder, budgets, packing=True):
+def plans(folder, budgets, packing=True, effort=1.0):
     """Rows that reprise_plans prints, one a budget; the last is the smallest limit."""
     tool = pathlib.Path(os.environ.get("REPRISE_BUILD", ROOT / "build")) / "policy" / "reprise_plans"
-    run = subprocess.run([tool, *([] if packing else ["--no-packing"]), folder, *(str(b) for b in budgets)], stdout=subprocess.PIPE, text=True, check=True)
+    run = subprocess.run([tool, *([] if packing else ["--no-packing"]), "--effort", str(effort), folder, *(str(b) for b in budgets)], stdout=subprocess.PIPE, text=True, check=True)
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
@@ -141,6 +141,7 @@ def main():
     parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS)
     parser.add_argument("--freed", action="store_true", help="gradients freed between steps instead of resident")
     parser.add_argument("--no-packing", action="store_true", help="as if no Value had a packed form")
+    parser.add_argument("--effort", type=float, default=1.0, metavar="TIMES", help="of the search; a step that was measured often is planned with more")
     parser.add_argument("--again", action="store_true", help="record anew")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--record", help=argparse.SUPPRESS)
@@ -152,7 +153,7 @@ def main():
     for name in args.models:
         folder = recorded(name, args.freed, args.again)
         seconds = json.loads((folder / "seconds.json").read_text(encoding="utf-8"))["step_seconds"]
-        out[name] = {"step_seconds": seconds, "rows": plans(folder, args.budgets, not args.no_packing)}
+        out[name] = {"step_seconds": seconds, "rows": plans(folder, args.budgets, not args.no_packing, args.effort)}
         show(name, out[name]["rows"], seconds)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(out, indent=1), encoding="utf-8")

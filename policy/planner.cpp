@@ -126,6 +126,14 @@ Plan Planner::plan(int64_t limit) {
   if (limit == 0) return scheme("none");
   const int64_t room = room_in(limit);
   if (std::find(s.asked.begin(), s.asked.end(), limit) == s.asked.end()) {
+    if (s.options.search.effort > 1.5)  // time enough to come from where more fits
+      for (double more : {1.3, 1.15, 1.05}) {
+        const auto wider = static_cast<int64_t>(more * static_cast<double>(room));
+        bool near = false;
+        std::vector<Choice> from = s.neighbours(wider, near);
+        for (Choice& c : s.bound.run(wider, 0).choices) from.push_back(std::move(c));
+        s.look(wider, std::move(from), 0.2);
+      }
     bool close = false;
     std::vector<Choice> starts = s.neighbours(room, close);
     for (Choice& c : s.bound.run(room, 0).choices) starts.push_back(std::move(c));

@@ -23,7 +23,7 @@ int64_t default_prices(const Instance& in) {
 
 Search::Search(const Instance& in, const std::vector<Block>& blocks, const SearchOptions& options)
     : in_(in), options_(options), pricer_(in), now_(in), best_(in), base_(in) {
-  if (options_.prices <= 0) options_.prices = default_prices(in);
+  if (options_.prices <= 0) options_.prices = static_cast<int64_t>(options_.effort * static_cast<double>(default_prices(in)));
   rate_ = std::max(1e-9, std::accumulate(in.seconds.begin(), in.seconds.end(), 0.0));
   find_candidates();
   find_families(blocks);

@@ -113,7 +113,8 @@ class Controller {
   void measured(const std::shared_ptr<Pass>& pass, Known& known) const;
   void settle(const std::shared_ptr<Pass>& pass, Known& known);
   Trace trace_of(const Pass& pass) const;
-  void set_profile(Known& known, Profile profile, const Frontier& found = {});
+  static double last_effort(double step_seconds);
+  void set_profile(Known& known, Profile profile, const Frontier& found = {}, double effort = 1);
   std::shared_ptr<const std::vector<int32_t>> regions_by_value(const Profile& profile);
   void make_plan(Known& known, int64_t start_live_bytes) const;
   // A round among ranks (agreeing.cpp). Returns what all of them raise, and the smallest budget it names.

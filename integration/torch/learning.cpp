@@ -108,6 +108,9 @@ bool Controller::wants_seconds(const Config& config, const Known& known) {
          known.profile->data().passes < static_cast<int32_t>(Profile::kMaxSamples);
 }
 
+// Of the last search for a step, which all its later repetitions follow: in proportion to the step, at most about four seconds.
+double Controller::last_effort(double step_seconds) { return std::clamp(6 * step_seconds / 0.3, 1.0, 8.0); }
+
 // After a few Passes, and after all of them, the medians decide once more what is cheap to make again.
 void Controller::heed_seconds(const Pass& pass, Known& known) {
   constexpr int32_t kFew = 3;
@@ -121,7 +124,7 @@ void Controller::heed_seconds(const Pass& pass, Known& known) {
   Frontier found = known.planner->known();  // the same bytes, other seconds: good to fall back to, and each limit is searched anew
   found.asked.clear();
   for (Plan& plan : found.plans) plan.added_seconds = added_seconds(plan, refined), plan.lower_bound_seconds = 0;
-  set_profile(known, std::move(refined), found);
+  set_profile(known, std::move(refined), found, passes == kFew ? 1 : last_effort(known.measured_seconds));
   known.planned_limit = -1;
 }
 
@@ -144,10 +147,10 @@ std::shared_ptr<const std::vector<int32_t>> Controller::regions_by_value(const P
   return std::make_shared<const std::vector<int32_t>>(std::move(out));
 }
 
-void Controller::set_profile(Known& known, Profile profile, const Frontier& found) {
+void Controller::set_profile(Known& known, Profile profile, const Frontier& found, double effort) {
   known.regions = regions_by_value(profile);
   known.profile = std::make_shared<const Profile>(std::move(profile));
-  known.planner = std::make_shared<StepPlanner>(known.profile, found);
+  known.planner = std::make_shared<StepPlanner>(known.profile, found, effort);
 }
 
 Trace Controller::trace_of(const Pass& pass) const {

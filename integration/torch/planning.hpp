@@ -25,8 +25,9 @@ struct PlanResult {
 // Threads: one mutex; any thread may ask.
 class StepPlanner {
  public:
-  explicit StepPlanner(std::shared_ptr<const Profile> profile, const Frontier& known = {})
-      : profile_(std::move(profile)), heap_(heap_shape()), planner_(*profile_, {.search = {}, .heap = heap_}, known) {}
+  // effort: how many times 0.3 s a search may take.
+  explicit StepPlanner(std::shared_ptr<const Profile> profile, const Frontier& known = {}, double effort = 1)
+      : profile_(std::move(profile)), heap_(heap_shape()), planner_(*profile_, {.search = {.effort = effort}, .heap = heap_}, known) {}
 
   // last: the Plan followed so far, if any. It stays where it fits and a new one is hardly better: Plans do not flap with the noise of seconds.
   PlanResult plan(const std::string& policy, int64_t limit_bytes, const StartLayout& start, const Plan* last = nullptr);

@@ -11,10 +11,15 @@ from world import World  # noqa: E402
 
 
 def pytest_generate_tests(metafunc):
+    everything = metafunc.config.getoption("--all-policies")
+    for fixture, jobs in (("job_of_two", "TWO"), ("job_of_four", "FOUR")):
+        if fixture in metafunc.fixturenames:
+            module = metafunc.module
+            metafunc.parametrize(fixture, [name for name in getattr(module, jobs) if everything or name not in module.THOROUGH])
     if "steps" in metafunc.fixturenames:
-        metafunc.parametrize("steps", [20 if metafunc.config.getoption("--all-policies") else 5])
+        metafunc.parametrize("steps", [20 if everything else 5])
     if "repeat" in metafunc.fixturenames:    # of faults, to find a hang that comes now and then
-        metafunc.parametrize("repeat", range(12 if metafunc.config.getoption("--all-policies") else 1))
+        metafunc.parametrize("repeat", range(12 if everything else 1))
 
 
 @pytest.fixture(scope="session")
