@@ -186,14 +186,15 @@ std::size_t PieceHeap::trim_index(FreeIndex& index, std::size_t pages) noexcept 
   return given;
 }
 
-std::size_t PieceHeap::trim(std::size_t bytes) noexcept {
+std::size_t PieceHeap::trim(std::size_t bytes, StreamId stream) noexcept {
+  Stream* const own = stream_of(stream);
   give_cached();
-  if (!wait_for_streams()) return 0;
-  if (!other_streams_.empty()) relabel_all(0);  // pages shared by free pieces of two streams become whole
+  if (own == nullptr || !wait_for_streams()) return 0;
+  if (!other_streams_.empty()) relabel_all(stream);  // pages shared by free pieces of two streams become whole
   const std::size_t page = arena_.page_bytes();
   const std::size_t pages = bytes / page + (bytes % page != 0);
-  std::size_t given = trim_index(own_stream_->holed, pages);
-  if (given < pages) given += trim_index(own_stream_->full, pages - given);
+  std::size_t given = trim_index(own->holed, pages);
+  if (given < pages) given += trim_index(own->full, pages - given);
   retract_top();
   return given * page;
 }
@@ -205,7 +206,7 @@ bool PieceHeap::fill_holes(Piece* piece) noexcept {
   CommitResult result = arena_.commit(pages);
   if (result != CommitResult::kDone) {
     // Over the cap: as much as is missing. The device refused: everything, which may be what it lacks.
-    trim(result == CommitResult::kOverCap ? arena_.over_cap_by(pages) : kNoCap);
+    trim(result == CommitResult::kOverCap ? arena_.over_cap_by(pages) : kNoCap, piece->stream);
     result = arena_.commit(pages);
   }
   // the piece after it may share the last page

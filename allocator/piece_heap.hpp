@@ -51,8 +51,9 @@ class PieceHeap {
   bool give_cached() noexcept;       // what is cached joins its free neighbours; true: there was something
   Piece* find(std::size_t offset) const noexcept { return table_.find(offset); }
 
-  // Gives back up to `bytes` (rounded up to pages) of free memory, after the streams that freed it have passed. Returns bytes given.
-  std::size_t trim(std::size_t bytes) noexcept;
+  // Gives back up to `bytes` (rounded up to pages) of free memory, after the streams that freed it have passed. Returns bytes given. What is left of it is
+  // `stream`'s: what is cut off a piece and joined again later must not have gone to another one meanwhile (P4).
+  std::size_t trim(std::size_t bytes, StreamId stream = 0) noexcept;
 
   std::size_t used_bytes() const { return used_bytes_; }
   std::size_t cached_bytes() const;
