@@ -1,6 +1,7 @@
-"""Predicted against measured peaks: 6 models x 5 budgets. The Profile comes from a Pass under `none`; each Plan's prediction is on disk before its first step.
+"""Predicted against measured peaks and times. The Profile comes from Passes under `none`; each Plan's prediction is on disk before its first step.
 
-usage: ./dev bench prediction [--json FILE] [--models NAME…]   What is named infeasible is tried (it has to fail), and the smallest budget named has to work."""
+usage: ./dev bench prediction [--json FILE] [--models NAME…] [--many]
+6 models x 5 budgets; --many: 9 x 7. What is named infeasible is tried (it has to fail), and the smallest budget named has to work. One thread."""
 
 import argparse
 import json
@@ -9,9 +10,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 MODELS = ("gpt", "gpt_drop", "llama", "bert_drop", "resnet50", "unet")
 FRACTIONS = (0.9, 0.7, 0.5, 0.35, 0.2)
+MANY_MODELS = ("gpt", "gpt_drop", "chain", "llama", "bert_drop", "resnet50", "vit", "unet", "mlp")
+MANY_FRACTIONS = (0.9, 0.75, 0.6, 0.5, 0.35, 0.25, 0.2)
 MIB = 1 << 20
 
 
@@ -21,24 +25,23 @@ def step(bench):
 
 
 def learn(bench):
-    """Learns from Passes in which everything was kept: bytes live at a step's start, and plain's activation bytes."""
+    """Learns from Passes in which everything was kept: bytes live at a step's start, plain's activation bytes, and its CPU seconds."""
     import reprise
 
     reprise.auto_checkpoint(bench.model, "100%", policy="none")
-    for _ in range(4):
-        start, added = measured_step(bench)[:2]
-    return start, added
+    rows = [measured_step(bench) for _ in range(6)]
+    return rows[-1][0], rows[-1][1], statistics.median(row[3] for row in rows[3:])
 
 
 def measured_step(bench):
-    """(live at the start, bytes added at the peak, peak of reserved bytes) of one step."""
+    """(live at the start, bytes added at the peak, peak of reserved bytes, CPU seconds) of one step."""
     import reprise
 
     reprise.reset_peaks()
-    start = reprise.memory_stats()["live_bytes"]
+    start, began = reprise.memory_stats()["live_bytes"], time.process_time()
     step(bench)
-    stats = reprise.memory_stats()
-    return start, stats["peak_live_bytes"] - start, stats["peak_reserved_bytes"]
+    seconds, stats = time.process_time() - began, reprise.memory_stats()
+    return start, stats["peak_live_bytes"] - start, stats["peak_reserved_bytes"], seconds
 
 
 def predict(limit, notes):
@@ -49,7 +52,8 @@ def predict(limit, notes):
         plan = reprise.plan(limit, policy="auto")
     except RuntimeError as error:
         return None, error
-    notes.write_text(json.dumps({"limit": limit, "predicted_live_bytes": plan.data["body"]["predicted_live_bytes"]}), encoding="utf-8")
+    body = plan.data["body"]
+    notes.write_text(json.dumps({"limit": limit, "live_bytes": body["predicted_live_bytes"], "added_seconds": body["added_seconds"]}), encoding="utf-8")
     return plan, None
 
 
@@ -62,7 +66,7 @@ def cell(bench, start, limit, notes):
     """One Plan: prediction written, steps taken under it, then steps under the budget that it belongs to."""
     import reprise
 
-    learn(bench)
+    plain_seconds = learn(bench)[2]
     plan, error = predict(limit, notes)
     budget = budget_for(start, limit)
     if plan is None:
@@ -70,27 +74,33 @@ def cell(bench, start, limit, notes):
         return {"infeasible": True, "text": str(error), "fails": not works(bench, budget), "smallest_budget": smallest,
                 "smallest_works": bool(smallest) and works(bench, budget_for(start, smallest))}
     reprise.apply(plan, bench.model)
-    peaks = [measured_step(bench)[1] for _ in range(3)]
-    reserved, raised = under_budget(bench, budget)
-    return {"infeasible": False, "predicted": json.loads(notes.read_text(encoding="utf-8"))["predicted_live_bytes"], "measured": max(peaks),
-            "budget": budget, "reserved": reserved, "raised": raised, "cap_held": raised is None and reserved <= budget}
+    rows = [measured_step(bench) for _ in range(6)]
+    predicted = json.loads(notes.read_text(encoding="utf-8"))
+    return {"infeasible": False, "predicted": predicted["live_bytes"], "measured": max(row[1] for row in rows), "plain_seconds": plain_seconds,
+            "predicted_added_seconds": predicted["added_seconds"], "measured_added_seconds": statistics.median(row[3] for row in rows[1:]) - plain_seconds,
+            "budget": budget, **under_budget(bench, budget)}
 
 
 def under_budget(bench, budget):
-    """Four steps from learning on: highest reserved bytes, and the out-of-memory error that ended them or None."""
+    """Eight steps from learning on: highest reserved bytes, what the last Plan predicted of them, and the out-of-memory error that ended the steps or None."""
     import reprise
 
-    highest = 0
+    row = {"reserved": 0, "predicted_reserved": None, "last_reserved": None, "raised": None}
     try:
         reprise.auto_checkpoint(bench.model, budget)
-        for _ in range(4):
-            highest = max(highest, measured_step(bench)[2])
-        return highest, None
+        for _ in range(8):
+            row["last_reserved"] = measured_step(bench)[2]
+            row["reserved"] = max(row["reserved"], row["last_reserved"])
+        report = reprise.report().data
+        if "plan" in report and report["plan"]["limit_bytes"] > 0:   # both count from what no Plan can change
+            row["predicted_reserved"] = budget - report["plan"]["limit_bytes"] + report["predicted"]["peak_reserved_bytes"]
     except RuntimeError as error:
-        return highest, str(error)
+        row["raised"] = str(error)
     finally:
         reprise.undo()
         bench.model.zero_grad(set_to_none=False)
+    row["cap_held"] = row["raised"] is None and row["reserved"] <= budget
+    return row
 
 
 def works(bench, budget):
@@ -108,20 +118,20 @@ def works(bench, budget):
         bench.model.zero_grad(set_to_none=False)
 
 
-def one_model(name):
+def one_model(name, fractions):
     """Runs in a process of its own: prints a JSON row per cell."""
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     import models
 
     torch.manual_seed(0)
     bench = models.MODELS[name]()
     for parameter in bench.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    start, added = learn(bench)
+    start, added, _ = learn(bench)
     with tempfile.TemporaryDirectory() as folder:
-        for fraction in FRACTIONS:
+        for fraction in fractions:
             row = cell(bench, start, int(fraction * added), pathlib.Path(folder) / "prediction.json")
             print(json.dumps({"model": name, "fraction": fraction, "activation_bytes": added, **row}), flush=True)
 
@@ -131,20 +141,27 @@ def show(row):
     if row["infeasible"]:
         return head + f"infeasible (true: {row['fails']}): {row['text']}; smallest {row['smallest_budget']} works: {row['smallest_works']}"
     row["error"] = abs(row["predicted"] - row["measured"]) / row["measured"]
-    return head + f"predicted {row['predicted'] / MIB:7.2f}  measured {row['measured'] / MIB:7.2f} MiB  error {row['error']:6.2%}  cap held: {row['cap_held']}{'; ' + row['raised'] if row['raised'] else ''}"
+    if row["predicted_reserved"]:
+        row["reserved_error"] = abs(row["predicted_reserved"] - row["last_reserved"]) / row["last_reserved"]
+    off = abs(row["predicted_added_seconds"] - row["measured_added_seconds"])
+    row["time_holds"] = off <= max(0.1 * row["measured_added_seconds"], 0.01 * row["plain_seconds"])
+    return (head + f"predicted {row['predicted'] / MIB:7.2f}  measured {row['measured'] / MIB:7.2f} MiB  error {row['error']:6.2%}  "
+            f"reserved {row.get('reserved_error', 0):6.2%}  added {row['predicted_added_seconds'] / row['plain_seconds']:5.1%} / "
+            f"{row['measured_added_seconds'] / row['plain_seconds']:5.1%}  cap held: {row['cap_held']}{'; ' + row['raised'] if row['raised'] else ''}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--many", action="store_true", help="9 models x 7 budgets")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        return one_model(args.one)
+        return one_model(args.one, MANY_FRACTIONS if args.many else FRACTIONS)
     rows = []
-    for name in args.models:
-        run = subprocess.run([sys.executable, __file__, "--one", name], stdout=subprocess.PIPE, text=True, check=True)
+    for name in args.models or (MANY_MODELS if args.many else MODELS):
+        run = subprocess.run([sys.executable, __file__, "--one", name, *(["--many"] if args.many else [])], stdout=subprocess.PIPE, text=True, check=True)
         for text in run.stdout.splitlines():
             if text.startswith("{"):
                 rows.append(json.loads(text))
@@ -153,6 +170,10 @@ def main():
     middle = statistics.median(errors)
     print(f"{len(rows)} cells, {len(errors)} feasible: error median {middle:.2%} (wanted <= 1 %), max {max(errors):.2%} (wanted <= 3 %), "
           f"cap held in {sum(r['cap_held'] for r in rows if 'error' in r)}")
+    reserved = [r["reserved_error"] for r in rows if "reserved_error" in r]
+    if reserved:
+        print(f"reserved bytes under the budget: error median {statistics.median(reserved):.2%}, max {max(reserved):.2%}, exact live bytes in {sum(e == 0 for e in errors)}; "
+              f"added time within 10 % or 1 % of the step in {sum(r.get('time_holds', False) for r in rows)} of {len(errors)}")
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")
     wrong = [r for r in rows if (not r["fails"] or not r["smallest_works"] if r["infeasible"] else not r["cap_held"])]

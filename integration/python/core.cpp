@@ -75,7 +75,14 @@ NB_MODULE(_core, m) {
   m.def("report_json", &reprise::report_json);
   m.def("counters_json", &reprise::counters_json);
   m.def("profile_json", &reprise::profile);
-  m.def("plan_json", [](const std::string& limit, const std::string& policy) { return reprise::plan(limit, policy); });
+  m.def("plan_json", [](const std::string& limit, const std::string& policy) {
+    try {
+      return reprise::plan(limit, policy);
+    } catch (...) {
+      if (reprise::python::restore_current()) throw nb::python_error();
+      throw;
+    }
+  });
   m.def("apply", &reprise::apply);
   m.def("learned_json", &reprise::learned);
   m.def("resume", &reprise::resume);

@@ -28,4 +28,15 @@ void throw_infeasible(const std::string& text, int64_t smallest_budget_bytes) {
   throw error;
 }
 
+bool restore_current() {
+  try {
+    throw;
+  } catch (python_error& error) {
+    error.restore();
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
 }  // namespace reprise::python

@@ -130,3 +130,16 @@ def test_gradients_appearing_later_pick_another_plan():
         optimizer.zero_grad(set_to_none=index % 2 == 0)
         assert reprise.memory_stats()["peak_reserved_bytes"] <= budget
     reprise.undo()
+
+
+def test_an_infeasible_plan_names_what_can_be_asked_for(model):
+    """plan() of less than any Plan needs: reprise.Infeasible with the smallest limit, which plan() then answers, and less than which it refuses."""
+    reprise.auto_checkpoint(model, "100%", policy="none")
+    for _ in range(2):
+        step(model, 128)
+    with pytest.raises(reprise.Infeasible, match=r"nothing found within 65536 bytes; the smallest limit found is \d+ bytes") as error:
+        reprise.plan(65536)
+    smallest = error.value.smallest_budget
+    assert reprise.plan(smallest).data["body"]["predicted_live_bytes"] <= smallest
+    with pytest.raises(reprise.Infeasible):
+        reprise.plan(smallest // 2)
