@@ -56,55 +56,82 @@ int64_t convolution_backward(const TraceOp& op) {
 int64_t plain_convolution(const TraceOp& op) { return convolution(shape(op, 0), shape(op, 1), output(op), false); }
 int64_t transposed_convolution(const TraceOp& op) { return convolution(shape(op, 0), shape(op, 1), output(op), true); }
 
-using Formula = int64_t (*)(const TraceOp&);
+struct Formula {
+  int64_t (*flops)(const TraceOp&);
+  size_t first, second;  // its two factors, as inputs; equal where it is a backward itself
+};
 
 const std::unordered_map<std::string, Formula>& formulas() {
   static const std::unordered_map<std::string, Formula> table = {
-      {"mm", [](const TraceOp& o) { return matrix(shape(o, 0), shape(o, 1)); }},
-      {"addmm", [](const TraceOp& o) { return matrix(shape(o, 1), shape(o, 2)); }},
-      {"_addmm_activation", [](const TraceOp& o) { return matrix(shape(o, 1), shape(o, 2)); }},
-      {"_scaled_mm", [](const TraceOp& o) { return matrix(shape(o, 0), shape(o, 1)); }},
-      {"bmm", [](const TraceOp& o) { return batched(shape(o, 0), shape(o, 1)); }},
-      {"baddbmm", [](const TraceOp& o) { return batched(shape(o, 1), shape(o, 2)); }},
-      {"dot", [](const TraceOp& o) { return 2 * product(shape(o, 0)); }},
-      {"vdot", [](const TraceOp& o) { return 2 * product(shape(o, 0)); }},
-      {"mv", [](const TraceOp& o) { return 2 * product(shape(o, 0)); }},
-      {"addmv", [](const TraceOp& o) { return 2 * product(shape(o, 1)); }},
-      {"linear", [](const TraceOp& o) { return linear(shape(o, 0), shape(o, 1)); }},
-      {"mkldnn_linear", [](const TraceOp& o) { return linear(shape(o, 0), shape(o, 1)); }},
-      {"_linear_pointwise", [](const TraceOp& o) { return linear(shape(o, 0), shape(o, 1)); }},
-      {"convolution", general_convolution},
-      {"_convolution", general_convolution},
-      {"convolution_overrideable", general_convolution},
-      {"convolution_backward", convolution_backward},
-      {"convolution_backward_overrideable", [](const TraceOp& o) { return convolution_backward(o); }},
-      {"mkldnn_convolution", plain_convolution},
-      {"cudnn_convolution", plain_convolution},
-      {"cudnn_convolution_relu", plain_convolution},
-      {"miopen_convolution", plain_convolution},
-      {"thnn_conv2d", plain_convolution},
-      {"_slow_conv2d_forward", plain_convolution},
-      {"slow_conv3d_forward", plain_convolution},
-      {"_conv_depthwise2d", plain_convolution},
-      {"conv_depthwise3d", plain_convolution},
-      {"slow_conv_dilated2d", plain_convolution},
-      {"slow_conv_dilated3d", plain_convolution},
-      {"cudnn_convolution_transpose", transposed_convolution},
-      {"slow_conv_transpose2d", transposed_convolution},
-      {"slow_conv_transpose3d", transposed_convolution}};
+      {"mm", {[](const TraceOp& o) { return matrix(shape(o, 0), shape(o, 1)); }, 0, 1}},
+      {"addmm", {[](const TraceOp& o) { return matrix(shape(o, 1), shape(o, 2)); }, 1, 2}},
+      {"_addmm_activation", {[](const TraceOp& o) { return matrix(shape(o, 1), shape(o, 2)); }, 1, 2}},
+      {"_scaled_mm", {[](const TraceOp& o) { return matrix(shape(o, 0), shape(o, 1)); }, 0, 1}},
+      {"bmm", {[](const TraceOp& o) { return batched(shape(o, 0), shape(o, 1)); }, 0, 1}},
+      {"baddbmm", {[](const TraceOp& o) { return batched(shape(o, 1), shape(o, 2)); }, 1, 2}},
+      {"dot", {[](const TraceOp& o) { return 2 * product(shape(o, 0)); }, 0, 1}},
+      {"vdot", {[](const TraceOp& o) { return 2 * product(shape(o, 0)); }, 0, 1}},
+      {"mv", {[](const TraceOp& o) { return 2 * product(shape(o, 0)); }, 0, 1}},
+      {"addmv", {[](const TraceOp& o) { return 2 * product(shape(o, 1)); }, 1, 2}},
+      {"linear", {[](const TraceOp& o) { return linear(shape(o, 0), shape(o, 1)); }, 0, 1}},
+      {"mkldnn_linear", {[](const TraceOp& o) { return linear(shape(o, 0), shape(o, 1)); }, 0, 1}},
+      {"_linear_pointwise", {[](const TraceOp& o) { return linear(shape(o, 0), shape(o, 1)); }, 0, 1}},
+      {"convolution", {general_convolution, 0, 1}},
+      {"_convolution", {general_convolution, 0, 1}},
+      {"convolution_overrideable", {general_convolution, 0, 1}},
+      {"convolution_backward", {convolution_backward, 0, 0}},
+      {"convolution_backward_overrideable", {convolution_backward, 0, 0}},
+      {"mkldnn_convolution", {plain_convolution, 0, 1}},
+      {"cudnn_convolution", {plain_convolution, 0, 1}},
+      {"cudnn_convolution_relu", {plain_convolution, 0, 1}},
+      {"miopen_convolution", {plain_convolution, 0, 1}},
+      {"thnn_conv2d", {plain_convolution, 0, 1}},
+      {"_slow_conv2d_forward", {plain_convolution, 0, 1}},
+      {"slow_conv3d_forward", {plain_convolution, 0, 1}},
+      {"_conv_depthwise2d", {plain_convolution, 0, 1}},
+      {"conv_depthwise3d", {plain_convolution, 0, 1}},
+      {"slow_conv_dilated2d", {plain_convolution, 0, 1}},
+      {"slow_conv_dilated3d", {plain_convolution, 0, 1}},
+      {"cudnn_convolution_transpose", {transposed_convolution, 0, 1}},
+      {"slow_conv_transpose2d", {transposed_convolution, 0, 1}},
+      {"slow_conv_transpose3d", {transposed_convolution, 0, 1}}};
   return table;
 }
+
+std::string base_name(const TraceOp& op) {
+  const size_t colon = op.name.rfind(':');
+  return colon == std::string::npos ? op.name : op.name.substr(colon + 1);
+}
+
+const Formula* formula(std::string name) {
+  if (name.size() > 1 && name.back() == '_') name.pop_back();  // in-place forms
+  const auto it = formulas().find(name);
+  return it == formulas().end() ? nullptr : &it->second;
+}
+
+bool wanted(const TraceOp& op, size_t input) { return op.input_gradients.empty() || (input < op.input_gradients.size() && op.input_gradients[input] != 0); }
 
 }  // namespace
 
 int64_t operator_flops(const TraceOp& op) {
-  const size_t colon = op.name.rfind(':');
-  std::string name = colon == std::string::npos ? op.name : op.name.substr(colon + 1);
+  const std::string name = base_name(op);
   if (is_attention(name)) return attention_flops(op);
   if (is_recurrent(name)) return recurrent_flops(op);
-  if (name.size() > 1 && name.back() == '_') name.pop_back();  // in-place forms
-  const auto it = formulas().find(name);
-  return it == formulas().end() ? 0 : it->second(op);
+  const Formula* const known = formula(name);
+  return known ? known->flops(op) : 0;
+}
+
+int64_t gradient_flops(const TraceOp& op) {
+  const std::string name = base_name(op);
+  if (name.find("_backward") != std::string::npos) return 0;  // of a backward: not counted
+  if (is_attention(name)) return attention_gradient_flops(op);
+  if (is_recurrent(name)) {
+    bool any = op.input_gradients.empty();
+    for (uint8_t asked : op.input_gradients) any |= asked != 0;
+    return any ? 2 * recurrent_flops(op) : 0;
+  }
+  const Formula* const known = formula(name);
+  return known ? known->flops(op) * (int64_t{wanted(op, known->first)} + int64_t{wanted(op, known->second)}) : 0;
 }
 
 }  // namespace reprise

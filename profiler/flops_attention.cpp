@@ -44,6 +44,17 @@ int64_t attention_flops(const TraceOp& op) {
   return first ? pairs * (3 * q[3] + 2 * v[3]) : pairs * (q[3] + v[3]);
 }
 
+int64_t attention_gradient_flops(const TraceOp& op) {
+  if (op.input_shapes.size() < 3) return 0;
+  const auto &q = op.input_shapes[0].sizes, &k = op.input_shapes[1].sizes, &v = op.input_shapes[2].sizes;
+  if (q.size() != 4 || k.size() != 4 || v.size() != 4) return 0;
+  const auto asked = [&](size_t i) { return op.input_gradients.empty() || (i < op.input_gradients.size() && op.input_gradients[i] != 0); };
+  const size_t heads = length_first(op.name) ? 2 : 1, length = 3 - heads;
+  const int64_t pairs = 2 * q[0] * q[heads] * q[length] * k[length];
+  const int64_t scores = asked(0) || asked(1) ? v[3] : 0;
+  return pairs * (scores + (asked(0) ? q[3] : 0) + (asked(1) ? q[3] : 0) + (asked(2) ? v[3] : 0));
+}
+
 bool is_recurrent(const std::string& name) {
   static const std::unordered_set<std::string> kernels = {"mkldnn_rnn_layer",
                                                           "mkldnn_rnn_layer_backward",

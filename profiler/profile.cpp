@@ -27,7 +27,7 @@ void check_ops(const ProfileData& d) {
     const ProfileOp& o = d.ops[i];
     const std::string where = "op " + std::to_string(i);
     require(in_range(o.region, d.regions.size()), "F1", where + " names Region " + std::to_string(o.region));
-    require(o.rise_bytes >= 0 && o.flops >= 0, "F1", where + " has a negative count");
+    require(o.rise_bytes >= 0 && o.flops >= 0 && o.gradient_flops >= 0, "F1", where + " has a negative count");
     require(sane(o.forward_seconds) && sane(o.replay_seconds), "F1", where + " has seconds that are negative or no number");
     std::unordered_set<int32_t> seen;
     for (int32_t v : o.reads) {
@@ -224,6 +224,12 @@ int64_t Profile::saved_bytes() const {
 int64_t Profile::flops() const {
   int64_t sum = 0;
   for (const ProfileOp& o : ops()) sum += o.flops;
+  return sum;
+}
+
+int64_t Profile::useful_flops() const {
+  int64_t sum = 0;
+  for (const ProfileOp& o : ops()) sum += o.flops + o.gradient_flops;
   return sum;
 }
 

@@ -29,7 +29,8 @@ struct ProfileOp {
   double forward_seconds = 0;  // median over the Passes seen and all Ops of equal signature
   double replay_seconds = 0;   // the same; 0: never replayed so far
   int64_t flops = 0;
-  int64_t rise_bytes = 0;  // highest level inside the Op above that at its start, outputs included
+  int64_t gradient_flops = 0;  // of its backward: useful work only (flops.hpp)
+  int64_t rise_bytes = 0;      // highest level inside the Op above that at its start, outputs included
   uint64_t signature = 0;
   int32_t region = 0;
   bool replayable = true;  // false: opaque, or it reads something that is overwritten later
@@ -84,7 +85,7 @@ struct ProfileData {
 
 class Profile {
  public:
-  static constexpr int32_t kVersion = 2;
+  static constexpr int32_t kVersion = 3;
   static constexpr size_t kMaxSamples = 9;
 
   static Profile from_trace(const Trace& trace);      // throws std::invalid_argument naming the violated invariant
@@ -100,7 +101,8 @@ class Profile {
   // Seconds of each Op when it runs again: learned, else forward seconds × the mean ratio of its name, else × that of all, else forward seconds.
   std::vector<double> replay_seconds() const;
   int64_t saved_bytes() const;
-  int64_t flops() const;  // of one forward
+  int64_t flops() const;         // of one forward
+  int64_t useful_flops() const;  // of one forward and the gradients that are asked for
   bool operator==(const Profile&) const = default;
 
  private:

@@ -20,6 +20,7 @@ json op_json(const ProfileData& d, size_t i) {
           {"forward_seconds", o.forward_seconds},
           {"replay_seconds", o.replay_seconds},
           {"flops", o.flops},
+          {"gradient_flops", o.gradient_flops},
           {"rise_bytes", o.rise_bytes},
           {"signature", o.signature},
           {"region", o.region},
@@ -35,13 +36,15 @@ std::vector<float> read_samples(const JsonField& f) {
 }
 
 void read_op(const JsonField& f, ProfileData& d, int64_t values) {
-  f.only({"name", "reads", "forward_seconds", "replay_seconds", "flops", "rise_bytes", "signature", "region", "replayable", "samples", "replay_samples"});
+  f.only({"name", "reads", "forward_seconds", "replay_seconds", "flops", "gradient_flops", "rise_bytes", "signature", "region", "replayable", "samples",
+          "replay_samples"});
   ProfileOp o;
   o.name = f.field("name").text(1000);
   o.reads = f.field("reads").indices(kMaxEntries, values);
   o.forward_seconds = f.field("forward_seconds").number(0, kMaxSeconds);
   o.replay_seconds = f.field("replay_seconds").number(0, kMaxSeconds);
   o.flops = f.field("flops").integer(0, std::numeric_limits<int64_t>::max());
+  o.gradient_flops = f.field("gradient_flops").integer(0, std::numeric_limits<int64_t>::max());
   o.rise_bytes = f.field("rise_bytes").integer(0, kMaxBytes);
   o.signature = f.field("signature").unsigned_integer();
   o.region = static_cast<int32_t>(f.field("region").integer(0, static_cast<int64_t>(d.regions.size()) - 1));

@@ -229,7 +229,15 @@ void Reducer::number_values() {
   }
 }
 
+// Where autograd asks for no gradient at all, it works above what was recorded (tensor subclasses): then all of them count.
+static bool gradients_known(const Trace& trace) {
+  return std::any_of(trace.ops.begin(), trace.ops.end(), [](const TraceOp& o) {
+    return std::any_of(o.input_gradients.begin(), o.input_gradients.end(), [](uint8_t asked) { return asked != 0; });
+  });
+}
+
 void Reducer::fill_ops() {
+  const bool known = gradients_known(trace_);
   for (int32_t i = 0; at(i) < trace_.ops.size(); i++) {
     const TraceOp& o = trace_.ops[at(i)];
     ProfileOp p;
@@ -237,6 +245,13 @@ void Reducer::fill_ops() {
     p.forward_seconds = o.forward_seconds;
     p.replay_seconds = o.replay_seconds;
     p.flops = operator_flops(o);
+    if (known) {
+      p.gradient_flops = gradient_flops(o);
+    } else {
+      TraceOp all = o;
+      all.input_gradients.clear();
+      p.gradient_flops = gradient_flops(all);
+    }
     p.signature = o.signature;
     p.region = o.region;
     p.replayable = replayable_[at(i)];

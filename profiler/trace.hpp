@@ -32,6 +32,7 @@ struct TraceOp {
   std::vector<int32_t> outputs;                         // fresh Values, in the order of the returns
   std::vector<std::pair<int32_t, int32_t>> overwrites;  // (Value before, Value after) for arguments written in place
   std::vector<TensorShape> input_shapes;                // one per entry of `inputs`
+  std::vector<uint8_t> input_gradients;                 // one per entry of `inputs`: autograd asks for its gradient. Empty: not known
   std::vector<TensorShape> output_shapes;               // one per tensor returned (views and in-place results too)
   std::vector<int64_t> integers;                        // integer and boolean arguments flattened in schema order (groups, transposed, causal …)
   double forward_seconds = 0;                           // seconds of the kernel when recorded

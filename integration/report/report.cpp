@@ -100,7 +100,7 @@ json top_kept(const Profile& profile, const Plan* plan) {
 
 json utilization(const ReportInput& in) {
   const MachinePeak peak = measure_peak(std::max(1, in.profile->data().threads));
-  const int64_t useful = 3 * in.profile->flops();  // a matrix product's backward is two of its size
+  const int64_t useful = in.profile->useful_flops();
   int64_t again = 0;
   if (in.plan)
     for (const Group& g : in.plan->groups)

@@ -161,6 +161,7 @@ class Call {
       return;
     }
     ref.geometry = Geometry::of(t);
+    ref.gradient = t.requires_grad();
     if (facts_.metadata_only) {
       ref.value = kMetadata;
       return;
@@ -276,6 +277,7 @@ class Call {
           TensorShape shape{{r.geometry.sizes.begin(), r.geometry.sizes.end()}, static_cast<int32_t>(r.geometry.dtype.itemsize())};
           op_.input_shapes.push_back(std::move(shape));
           op_.reads.push_back(r.value);
+          op_.gradients.push_back(r.gradient && op_.settings->grad_mode);
         }
       }
     }

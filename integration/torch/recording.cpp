@@ -17,6 +17,7 @@ void Op::begin(const c10::OperatorHandle& op, c10::DispatchKeySet left, const Op
   forward_seconds = replay_seconds = 0;
   match = signature = 0;
   reads.clear();
+  gradients.clear();
   input_shapes.clear();
   output_shapes.clear();
   integers.clear();

@@ -27,6 +27,7 @@ inline constexpr int32_t kMetadata = -2;  // Ref::value of an argument whose sha
 
 struct Ref {
   int32_t value = -1;
+  bool gradient = false;  // autograd asks for it
   Geometry geometry;
 };
 
@@ -61,6 +62,7 @@ struct Op {
   uint64_t match = 0;                                    // operator, Values read, shapes, bytes made: equal in every repetition of the same step
   uint64_t signature = 0;                                // the same without the Values: equal for equal work at another place
   std::vector<int32_t> reads;                            // filled while tracing: the Values of the Refs
+  std::vector<uint8_t> gradients;                        // filled while tracing: of those, whose gradient is asked for
   std::vector<TensorShape> input_shapes, output_shapes;  // filled while tracing
   std::vector<int64_t> integers;
 

@@ -95,6 +95,7 @@ Trace Pass::trace(const std::unordered_map<c10::StorageImpl*, int32_t>& paramete
     out.name = op.facts->name;
     out.inputs = op.reads;
     out.input_shapes = op.input_shapes;
+    out.input_gradients = op.gradients;
     out.output_shapes = op.output_shapes;
     out.integers = op.integers;
     for (int32_t v : op.made)

@@ -57,3 +57,19 @@ def test_medians_over_nine_passes_and_equal_operators_share_them(step):
     assert all(len(s) == 1 for s in seconds.values())
     assert max(collections.Counter(op["signature"] for op in body["ops"]).values()) >= 12
     assert len(set(plans[10:])) == 1
+
+
+def test_useful_work_is_what_autograd_asks_for():
+    """The first layer needs no gradient of its input, a frozen one none of its weight, the last one needs both."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Tanh(), torch.nn.Linear(64, 64), torch.nn.Tanh(), torch.nn.Linear(64, 32))
+    for parameter in model[2].parameters():
+        parameter.requires_grad = False
+    reprise.auto_checkpoint(model, "100%", policy="none")
+    try:
+        for _ in range(2):
+            model(torch.randn(128, 64)).square().mean().backward()
+        wide, narrow = 2 * 128 * 64 * 64, 2 * 128 * 64 * 32
+        assert reprise.report().data["utilization"]["useful_flops"] == (1 + 1) * wide + (1 + 1) * wide + (1 + 2) * narrow
+    finally:
+        reprise.undo()

@@ -50,6 +50,33 @@ TEST(Flops, AttentionAndRecurrence) {
   EXPECT_EQ(flops("mkldnn_rnn_layer", {{5, 3, 7}, {32, 7}, {32, 8}, {32}, {32}, {1, 3, 8}, {1, 3, 8}}, {5, 3, 8}), 2 * 15 * 32 * (7 + 8));
 }
 
+int64_t gradients(const std::string& name, std::vector<std::vector<int64_t>> in, std::vector<int64_t> out, std::vector<uint8_t> asked,
+                  std::vector<int64_t> integers = {}) {
+  TraceOp o;
+  o.name = "aten::" + name;
+  for (auto& s : in) o.input_shapes.push_back({std::move(s), 4});
+  o.output_shapes.push_back({std::move(out), 4});
+  o.integers = std::move(integers);
+  o.input_gradients = std::move(asked);
+  return gradient_flops(o);
+}
+
+TEST(Flops, GradientsThatAreAskedFor) {
+  const int64_t forward = 2 * 2 * 3 * 5;
+  EXPECT_EQ(gradients("mm", {{2, 3}, {3, 5}}, {2, 5}, {}), 2 * forward);  // not known: both
+  EXPECT_EQ(gradients("mm", {{2, 3}, {3, 5}}, {2, 5}, {0, 1}), forward);
+  EXPECT_EQ(gradients("addmm", {{5}, {2, 3}, {3, 5}}, {2, 5}, {1, 0, 0}), 0);  // the bias alone
+  EXPECT_EQ(gradients("addmm", {{5}, {2, 3}, {3, 5}}, {2, 5}, {0, 1, 1}), 2 * forward);
+  const int64_t convolved = 2 * 8 * 4 * 100 * 3 * 9;
+  EXPECT_EQ(gradients("convolution", {{8, 6, 10, 10}, {4, 3, 3, 3}}, {8, 4, 10, 10}, {0, 1}, {1, 1, 1, 1, 1, 1, 0, 0, 0, 2}), convolved);
+  EXPECT_EQ(gradients("convolution_backward", {{8, 4, 10, 10}, {8, 6, 10, 10}, {4, 3, 3, 3}}, {8, 6, 10, 10}, {1, 1, 1}), 0);
+  const std::vector<int64_t> q = {2, 4, 10, 16}, k = {2, 4, 12, 16}, v = {2, 4, 12, 8};
+  const int64_t pairs = 2 * 2 * 4 * 10 * 12;
+  EXPECT_EQ(gradients("_scaled_dot_product_flash_attention_for_cpu", {q, k, v}, {2, 4, 10, 8}, {1, 1, 1}), pairs * (8 + 16 + 16 + 8));
+  EXPECT_EQ(gradients("_scaled_dot_product_flash_attention_for_cpu", {q, k, v}, {2, 4, 10, 8}, {0, 0, 1}), pairs * 8);
+  EXPECT_EQ(gradients("relu", {{9}}, {9}, {1}), 0);
+}
+
 TEST(Utilization, CountsUsefulWorkAndWorkDone) {
   const MachinePeak peak{100, 1, "stated"};
   EXPECT_DOUBLE_EQ(model_flops_utilization(50, 2, peak), 0.25);
