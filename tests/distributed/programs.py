@@ -238,3 +238,37 @@ def refused():
             losses.append(loss.item())
         return text, losses, reprise.counters()["passes"]
     return run(False), run(True)
+
+
+def pipeline(budget_part):
+    """Two stages under GPipe, four micro-batches a step: losses and parameters of three steps, plainly and under reprise, and what the engine did."""
+    from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+
+    def run(budget):
+        torch.manual_seed(7)
+        blocks = [nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Dropout(0.1), nn.Linear(256, 64)) for _ in range(8)]
+        rank = dist.get_rank()
+        stage_module = nn.Sequential(*blocks[4 * rank:4 * rank + 4])
+        schedule = ScheduleGPipe(PipelineStage(stage_module, rank, 2, torch.device("cpu")), 4, loss_fn=lambda out, wanted: (out - wanted).square().mean())
+        optimizer = torch.optim.SGD(stage_module.parameters(), lr=0.1)
+        before = reprise.counters()["replayed"]
+        if budget is not None:
+            reprise.auto_checkpoint(stage_module, budget, policy="auto" if budget_part else "full")
+        seen, peak = [], 0
+        torch.manual_seed(rank)
+        try:
+            for step in range(4):
+                draw = torch.Generator().manual_seed(step)
+                x, wanted = torch.randn(64, 64, generator=draw), torch.randn(64, 64, generator=draw)
+                reprise.reset_peaks()
+                losses = []
+                schedule.step(*((x,) if rank == 0 else ()), **({"target": wanted, "losses": losses} if rank == 1 else {}))
+                optimizer.step()
+                optimizer.zero_grad()
+                seen += [loss.item() for loss in losses]
+                peak = reprise.memory_stats()["peak_reserved_bytes"]
+            return seen, [fingerprint(p) for p in stage_module.parameters()], reprise.counters()["replayed"] - before, peak
+        finally:
+            reprise.undo()
+    plain = run(None)
+    return plain, run(int(budget_part * plain[3]) if budget_part else "100%")

@@ -69,3 +69,10 @@ def test_the_first_kind_of_fsdp_is_refused_by_name(two):
         assert asked[0].startswith("argument model: ") and "FullyShardedDataParallel (FSDP1)" in asked[0] and "fully_shard" in asked[0]
         assert asked[1] == plain[1]
         assert asked[2] == plain[2]
+
+
+def test_stages_of_a_pipeline_follow_plans_of_their_own(two):
+    """A stage's forward waits for the one before it, so nobody may wait for anybody at a forward: equal numbers, and no rank waits for a word that never comes."""
+    for plain, other in two.results(programs.pipeline, None, group_seconds=30):
+        assert other[:2] == plain[:2]
+        assert other[2] > 0

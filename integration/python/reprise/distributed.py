@@ -3,6 +3,7 @@
 Ranks speak through torch's own store (the one that init_process_group made), never through the program's process groups: no collective is added.
 Every wait is bounded by the store's timeout, which is the timeout given to init_process_group."""
 
+import gc
 import json
 import sys
 
@@ -70,24 +71,37 @@ class Ranks:
 
 
 _ranks = None       # of the default process group _group
+_apart = False      # its ranks run stages of a pipeline: nobody speaks
 _group = None
 _generation = 0     # auto_checkpoints since the process group was made: each has its own keys in the group's store
 
 
 def start_anew():
     """auto_checkpoint was called, here and on every other rank: numbering begins again."""
-    global _ranks
-    _ranks = None
+    global _ranks, _apart
+    _ranks, _apart = None, False
+
+
+def _runs_a_stage():
+    """Is this process a stage of a pipeline? Its forward waits for the stage before it, so a rank that waits for all others at its forward waits for ever."""
+    stage = _loaded("torch.distributed.pipelining.stage", "_PipelineStageBase")
+    return bool(stage) and any(isinstance(thing, stage) for thing in gc.get_objects() if type(thing).__module__.startswith("torch.distributed.pipelining"))
 
 
 def current():
-    """The ranks of the default process group, or None where the process is alone."""
-    global _ranks, _group, _generation
+    """The ranks of the default process group, or None where the process is alone or its ranks are stages of a pipeline, each with steps of its own."""
+    global _ranks, _group, _generation, _apart
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         _ranks = _group = None
+    elif _apart and _group is dist.group.WORLD:
+        return None
     elif _ranks is None or _group is not dist.group.WORLD:
         _generation = _generation + 1 if _group is dist.group.WORLD else 1
         _group = dist.group.WORLD
+        _apart = _runs_a_stage()
+        if _apart:
+            _ranks = None
+            return None
         store = dist.PrefixStore(f"reprise/{_generation}", dist.distributed_c10d._get_default_store())
         _ranks = Ranks(store, dist.get_rank(), dist.get_world_size())
     return _ranks
