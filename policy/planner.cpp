@@ -79,6 +79,13 @@ struct Planner::State {
     return out;
   }
 
+  // Those, and the bound's cuts.
+  std::vector<Choice> starts(int64_t room, bool& close) {
+    std::vector<Choice> out = neighbours(room, close);
+    for (Choice& c : bound.run(room, 0).choices) out.push_back(std::move(c));
+    return out;
+  }
+
   // Searches until the reserved bytes of the simulated core fit too; all that was looked at is remembered.
   void look(int64_t room, std::vector<Choice> starts, double share) {
     int64_t target = room;
@@ -129,14 +136,11 @@ Plan Planner::plan(int64_t limit) {
     if (s.options.search.effort > 1.5)  // time enough to come from where more fits
       for (double more : {1.3, 1.15, 1.05}) {
         const auto wider = static_cast<int64_t>(more * static_cast<double>(room));
-        bool near = false;
-        std::vector<Choice> from = s.neighbours(wider, near);
-        for (Choice& c : s.bound.run(wider, 0).choices) from.push_back(std::move(c));
-        s.look(wider, std::move(from), 0.2);
+        bool close = false;
+        s.look(wider, s.starts(wider, close), 0.2);
       }
     bool close = false;
-    std::vector<Choice> starts = s.neighbours(room, close);
-    for (Choice& c : s.bound.run(room, 0).choices) starts.push_back(std::move(c));
+    std::vector<Choice> starts = s.starts(room, close);
     s.look(room, std::move(starts), close ? 0.4 : 1.0);
     s.asked.push_back(limit);
   }

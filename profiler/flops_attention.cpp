@@ -10,6 +10,19 @@ bool backward(const std::string& name) { return name.find("_backward") != std::s
 // The flash, efficient and cudnn kernels proper take (batch, length, heads, width); everything called scaled_dot_product (batch, heads, length, width).
 bool length_first(const std::string& name) { return name.find("scaled_dot_product") == std::string::npos; }
 
+// pairs: 2 · b · h · q · k; the widths of a query and of a value. Shapes that do not fit: all 0.
+struct Attention {
+  int64_t pairs = 0, width = 0, value_width = 0;
+};
+
+Attention attention(const TraceOp& op, size_t first) {
+  if (op.input_shapes.size() < first + 3) return {};
+  const auto &q = op.input_shapes[first].sizes, &k = op.input_shapes[first + 1].sizes, &v = op.input_shapes[first + 2].sizes;
+  if (q.size() != 4 || k.size() != 4 || v.size() != 4) return {};
+  const size_t heads = length_first(op.name) ? 2 : 1, length = 3 - heads;
+  return {2 * q[0] * q[heads] * q[length] * k[length], q[3], v[3]};
+}
+
 }  // namespace
 
 bool is_attention(const std::string& name) {
@@ -35,24 +48,16 @@ bool is_attention(const std::string& name) {
 }
 
 int64_t attention_flops(const TraceOp& op) {
-  const size_t first = backward(op.name) ? 1 : 0;  // backward kernels take the output's gradient first
-  if (op.input_shapes.size() < first + 3) return 0;
-  const auto &q = op.input_shapes[first].sizes, &k = op.input_shapes[first + 1].sizes, &v = op.input_shapes[first + 2].sizes;
-  if (q.size() != 4 || k.size() != 4 || v.size() != 4) return 0;
-  const size_t heads = length_first(op.name) ? 2 : 1, length = 3 - heads;
-  const int64_t pairs = 2 * q[0] * q[heads] * q[length] * k[length];
-  return first ? pairs * (3 * q[3] + 2 * v[3]) : pairs * (q[3] + v[3]);
+  const bool of_backward = backward(op.name);
+  const Attention a = attention(op, of_backward ? 1 : 0);  // backward kernels take the output's gradient first
+  return of_backward ? a.pairs * (3 * a.width + 2 * a.value_width) : a.pairs * (a.width + a.value_width);
 }
 
 int64_t attention_gradient_flops(const TraceOp& op) {
-  if (op.input_shapes.size() < 3) return 0;
-  const auto &q = op.input_shapes[0].sizes, &k = op.input_shapes[1].sizes, &v = op.input_shapes[2].sizes;
-  if (q.size() != 4 || k.size() != 4 || v.size() != 4) return 0;
   const auto asked = [&](size_t i) { return op.input_gradients.empty() || (i < op.input_gradients.size() && op.input_gradients[i] != 0); };
-  const size_t heads = length_first(op.name) ? 2 : 1, length = 3 - heads;
-  const int64_t pairs = 2 * q[0] * q[heads] * q[length] * k[length];
-  const int64_t scores = asked(0) || asked(1) ? v[3] : 0;
-  return pairs * (scores + (asked(0) ? q[3] : 0) + (asked(1) ? q[3] : 0) + (asked(2) ? v[3] : 0));
+  const Attention a = attention(op, 0);
+  const int64_t scores = asked(0) || asked(1) ? a.value_width : 0;
+  return a.pairs * (scores + (asked(0) ? a.width : 0) + (asked(1) ? a.width : 0) + (asked(2) ? a.value_width : 0));
 }
 
 bool is_recurrent(const std::string& name) {
