@@ -73,7 +73,7 @@ void Controller::follow_one_plan(Ranks& ranks, Known& known, const std::vector<i
     std::shared_ptr<const Following> adopted = own;
     bool fits = true;
     if (candidate != ranks.rank()) try {
-        adopted = Following::of(known.planner->adopted(Plan::from_json(text), limit_bytes, start), known.match);
+        adopted = Following::of(known.planner->adopted(Plan::from_json(text), limit_bytes, start), known.match, known.structure);
         fits = limit_bytes == 0 || adopted->plan.predicted_reserved_bytes <= limit_bytes;
       } catch (const std::invalid_argument& error) {
         std::fprintf(stderr, "reprise: the plan of rank %d cannot be followed here: %s\n", candidate, error.what());

@@ -127,6 +127,8 @@ std::pair<uint64_t, Known> Controller::find(uint64_t key, int64_t start_live_byt
       derived.planner = std::make_shared<StepPlanner>(derived.profile);
       derived.regions = here.regions;
       derived.match = here.match;
+      derived.structure = here.structure;
+      derived.first = here.first;
       derived.derived = true;
       if (here.planned_limit == INT64_MAX) derived.following = here.following, derived.planned_limit = INT64_MAX;
       derived.learned_start_bytes = start_live_bytes;
@@ -153,17 +155,22 @@ PassOptions Controller::unplanned_options(const Config& config, int64_t start_li
   return options;
 }
 
-void Controller::choose(Pass& pass, uint64_t first_operator) {
+void Controller::choose(Pass& pass, const FirstCall& first) {
   Config config;
   Known known;
   uint64_t generation = 0;
+  std::shared_ptr<const Following> lent;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     config = config_;
     generation = generation_;
     if (!pass.partial) {
-      std::tie(pass.key, known) = find(first_operator, pass.start_live_bytes);
+      std::tie(pass.key, known) = find(first.key, pass.start_live_bytes);
+      known.first = first;
+      known.last_used = known_[pass.key].last_used = ++uses_;
+      forget_the_longest_unused(pass.key);
       last_known_ = pass.key;
+      lent = borrow(first, known, pass.start_live_bytes);
     }
   }
   PassOptions options = unplanned_options(config, pass.start_live_bytes);
@@ -173,21 +180,24 @@ void Controller::choose(Pass& pass, uint64_t first_operator) {
     return;
   }
   const auto round = agreement_.next_pass();
+  if (round || agreement_.ranks()) lent.reset();  // the ranks follow one Plan
   std::optional<std::pair<std::string, int64_t>> refused;
   if (round) refused = agree(*round, known, config, pass.start_live_bytes);
   else if (!agreement_.ranks() && wants_plan(known, config, pass.start_live_bytes)) make_plan(known, pass.start_live_bytes);
   known.passes++;
   if (known.learning) known.following.reset(), known.agreed.reset();
+  if (lent) known.borrowed++, known.lent_all_kept = lent->plan.groups.empty(), counters.lent++;
   const bool alone = !round && agreement_.ranks() && !known.agreed && known.planned_limit != INT64_MAX;  // its Plan is nobody else's: not before the next round
   store(pass.key, known, generation);
   options.regions = known.regions;
   if (refused) raise(refused->first, refused->second);
   options.verify = config.verify;
-  options.fingerprint = config.verify || (known.learning && budget_is_on_cpu());  // numpy and raw pointers of the program reach host memory only
-  options.trace = known.learning;
+  options.fingerprint = config.verify || (known.learning && !lent && budget_is_on_cpu());  // numpy and raw pointers of the program reach host memory only
+  options.trace = known.learning && !lent;
   if (can_be_planned(known, config) && !alone) options.following = known.following;
   if (options.following && !known.settled && known.planned_limit != INT64_MAX) options.trace = true;
   options.sample = options.trace || (!agreement_.ranks() && wants_seconds(config, known));
+  if (lent) options.following = std::move(lent), options.lent = true;
   // Nobody has seen this step yet, or it is to be refused as soon as ranks speak: it is measured to its end.
   const bool unseen = known.learning || known.derived || known.raise;
   const bool has_file = config.budget_bytes > 0 && budget_is_on_cpu();  // a GPU's kernels cannot work in a file
@@ -228,7 +238,7 @@ void Controller::replace_plan(const Plan& plan) {
     if (!known.profile || known.profile->data().trace_signature != plan.trace_signature) continue;
     check_plan(plan, *known.profile);
     known.planned_limit = INT64_MAX;  // the user's choice stays until auto_checkpoint is called again
-    known.following = Following::of(plan, known.match);
+    known.following = Following::of(plan, known.match, known.structure);
     found = true;
   }
   if (!found)

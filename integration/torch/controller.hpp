@@ -37,12 +37,23 @@ struct Config {
   std::vector<std::string> exclude;  // Regions (shell patterns) in which nothing is dropped
 };
 
+// The operator that a Pass begins with. key tells kinds of Passes apart: the operator and the shapes.
+struct FirstCall {
+  uint64_t key = 0, operator_hash = 0;
+  std::vector<std::vector<int64_t>> shapes;  // of its tensors
+};
+
 // One kind of Pass that was seen: told apart by the operator and shapes it begins with, and by whether what the learned Pass left behind (gradients,
 // then optimizer state) is there from the start. A plain value: the Controller's own copy is under its mutex.
 struct Known {
   std::shared_ptr<const Profile> profile;
-  std::shared_ptr<StepPlanner> planner;  // for this Profile
-  std::vector<uint64_t> match;
+  std::shared_ptr<StepPlanner> planner;                 // for this Profile
+  std::vector<uint64_t> match, structure;               // of its Ops; structure is empty where it was resumed from a file
+  FirstCall first;                                      // what it begins with
+  uint64_t last_used = 0;                               // a count of Passes
+  int borrowed = 0;                                     // Passes of it that followed the Plan of a larger step
+  bool lends_nothing = false;                           // one of them was no such step after all, or did not fit
+  bool lent_all_kept = false;  // and that Plan ran nothing again
   std::shared_ptr<const std::vector<int32_t>> regions;  // per Value of the Trace: index into region_names()
   int64_t learned_start_bytes = 0;                      // live at the start of the Pass it was learned from
   int64_t appearing_bytes = 0;                          // gradients that were not there before its backward
@@ -85,7 +96,7 @@ class Controller {
 
   std::shared_ptr<Pass> begin_pass();
   std::shared_ptr<Pass> newest_pass() const;          // begun last and still alive, or nullptr
-  void choose(Pass& pass, uint64_t first_operator);   // called before the first Op runs; no mutex held
+  void choose(Pass& pass, const FirstCall& first);    // called before the first Op runs; no mutex held
   void finished(const std::shared_ptr<Pass>& pass);   // learns; no mutex held
   void raise_if_infeasible(uint64_t first_operator);  // throws Infeasible once it is known that no Plan fits
   void write_is_coming(const at::Tensor& tensor);     // R7, for operators that are not recorded
@@ -96,6 +107,7 @@ class Controller {
   // What the report is made of: the kind of Pass seen last.
   std::optional<Known> last_known() const;
   std::optional<Known> known(uint64_t first_operator) const;
+  int64_t kinds() const;  // of Passes that are known
   Learned learned() const;
   void resume(Learned learned);         // throws std::logic_error before enable()
   void replace_plan(const Plan& plan);  // apply(): throws std::invalid_argument if it was made for another Trace
@@ -104,6 +116,10 @@ class Controller {
   static PassOptions unplanned_options(const Config& config, int64_t start_live_bytes);
   std::pair<uint64_t, Known> find(uint64_t first_operator, int64_t start_live_bytes);  // under the mutex
   void forget();                                                                       // all that was learned; under the mutex
+  // Lending (lending.cpp), both under the mutex.
+  std::shared_ptr<const Following> borrow(const FirstCall& first, const Known& known, int64_t start_live_bytes);
+  void forget_the_longest_unused(uint64_t used_now);
+  static void returned(const Pass& pass, Known& known);
   void learn(const std::shared_ptr<Pass>& pass, Known& known);
   void heed_miss(const Pass& pass, Known& known) const;
   void heed_refusals(const Pass& pass, Known& known);
@@ -133,6 +149,7 @@ class Controller {
   std::vector<std::string> regions_{""};
   std::map<uint64_t, Known> known_;
   uint64_t generation_ = 0;  // of known_: counts enable() and disable()
+  uint64_t uses_ = 0;        // of known_: counts Passes
   uint64_t last_known_ = 0;
   std::vector<std::weak_ptr<Pass>> alive_;
 };

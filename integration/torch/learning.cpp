@@ -51,7 +51,9 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     if (auto it = known_.find(pass->key); it != known_.end()) known = it->second;
   }
   if (!known) return;
-  if (known->learning && pass->options().trace && !pass->options().following) {
+  if (pass->options().lent) {
+    returned(*pass, *known);
+  } else if (known->learning && pass->options().trace && !pass->options().following) {
     learn(pass, *known);
   } else if (!pass->options().following) {
     return;
@@ -79,7 +81,8 @@ bool Controller::all_fits(const Pass& pass) const {
   if (config_.policy != "auto" || config_.budget_bytes == 0) return false;
   return std::all_of(known_.begin(), known_.end(), [](const auto& kind) {
     const Known& known = kind.second;
-    return known.passes == 0 || (known.following && known.planned_limit != INT64_MAX && known.following->plan.groups.empty());
+    if (known.passes == 0 || (!known.profile && known.lent_all_kept)) return true;
+    return known.following && known.planned_limit != INT64_MAX && known.following->plan.groups.empty();
   });
 }
 
@@ -179,6 +182,7 @@ void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) {
     return;
   }
   known.match = pass->matches();
+  known.structure = pass->structures();
   known.learning = false;
   known.settled = known.derived = false;
   known.learned_start_bytes = pass->start_live_bytes;
@@ -243,7 +247,7 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   known.raise = known.did_not_fit && known.smallest_budget_bytes > 0;
   const bool as_learned = known.smallest_budget_bytes > 0 && !known.did_not_fit && config.policy == "auto";
   if (as_learned && known.derived) known.learning = true;  // nobody has seen this step yet
-  known.following = result.plan && !as_learned ? Following::of(std::move(*result.plan), known.match) : nullptr;
+  known.following = result.plan && !as_learned ? Following::of(std::move(*result.plan), known.match, known.structure) : nullptr;
   if (config.log > 0 && known.following) {
     const Plan& p = known.following->plan;
     std::fprintf(

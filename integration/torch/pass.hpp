@@ -37,7 +37,7 @@ namespace reprise::engine {
 // A Plan ready to be followed: the same content, indexed.
 struct Following {
   Plan plan;
-  std::vector<uint64_t> match;                               // Op::match of the Trace it was made for
+  std::vector<uint64_t> match, structure;                    // Op::match and Op::structure of the Trace it was made for
   std::vector<uint8_t> drop;                                 // per Value: a Group makes or unpacks it. Neither: the Plan does not speak of it
   std::vector<Packing> pack;                                 // per Value: the form to be held in
   std::vector<uint8_t> keep;                                 // per Value
@@ -45,7 +45,7 @@ struct Following {
   std::vector<int32_t> unpacks;                              // per Value: Groups that unpack it for their Ops
   std::unordered_map<int32_t, std::vector<int32_t>> groups;  // trigger -> indices into plan.groups, in order
   std::unordered_map<int32_t, int32_t> retained_by;          // Value -> the first Group that makes it and holds it
-  static std::shared_ptr<const Following> of(Plan plan, std::vector<uint64_t> match);
+  static std::shared_ptr<const Following> of(Plan plan, std::vector<uint64_t> match, std::vector<uint64_t> structure);
 };
 
 // What R11 caught in earlier Passes, by where in the Pass it happened. Shared by all Passes; its own mutex.
@@ -72,13 +72,14 @@ struct PassOptions {
   bool trace = false;                  // write events for a Profile
   bool sample = false;                 // measure Ops as well as can be: the thread's CPU seconds where one thread does the work (others may use the machine)
   bool fingerprint = false;            // R11
+  bool lent = false;                   // `following` was made for a larger step: the structure has to be its Trace's, not the shapes
   bool verify = false;                 // replay everything once and compare (REPRISE_VERIFY)
   std::shared_ptr<const Following> following;
   std::shared_ptr<const std::vector<int32_t>> regions;  // per Value of the Trace that was learned; may be null
 };
 
 struct Counters {
-  std::atomic<int64_t> recorded{0}, replayed{0}, replays{0}, unplanned{0}, dropped{0}, kept{0}, found_alive{0}, opaque{0}, source_copies{0},
+  std::atomic<int64_t> recorded{0}, replayed{0}, replays{0}, unplanned{0}, dropped{0}, kept{0}, found_alive{0}, opaque{0}, source_copies{0}, lent{0},
       source_copy_bytes{0}, revoked{0}, revoked_bytes{0}, passes{0}, broken_plans{0}, verified{0}, overflow_bytes{0}, unseen_writes{0}, unrecorded_saved{0},
       packed{0}, packed_away_bytes{0}, unpacked{0}, pack_refused{0}, learned{0};
 };
@@ -129,7 +130,7 @@ class Pass {
 
   // ---- after it (trace_writer.cpp) ----
   Trace trace(const std::unordered_map<c10::StorageImpl*, int32_t>& parameter_regions, std::vector<std::string> regions) const;
-  std::vector<uint64_t> matches() const;
+  std::vector<uint64_t> matches() const, structures() const;
   PassSeconds op_seconds() const;
   const PassOptions& options() const { return options_; }
   bool plan_held() const { return options_.following && broken_at_ == kNever && ops_.size() == options_.following->match.size(); }

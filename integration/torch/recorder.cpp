@@ -267,10 +267,11 @@ class Call {
   }
 
   void finish_hashes() {
-    op_.match = op_.signature = facts_.hash;
+    op_.match = op_.signature = op_.structure = facts_.hash;
     for (const Slot& slot : op_.arguments) {
       for (const Ref& r : slot.refs) {
         mix(op_.match, static_cast<uint64_t>(r.value) + 7);
+        mix(op_.structure, static_cast<uint64_t>(r.value) + 7);
         mix_shape(op_.match, r.geometry);
         mix_shape(op_.signature, r.geometry);
         if (pass_.options_.trace && r.value >= 0) {
@@ -282,8 +283,10 @@ class Call {
       }
     }
     for (int64_t i : op_.integers) mix(op_.signature, static_cast<uint64_t>(i));
-    for (int32_t v : op_.made)
+    for (int32_t v : op_.made) {
+      mix(op_.structure, static_cast<uint64_t>(v) + 7);
       if (v >= 0) mix(op_.match, static_cast<uint64_t>(pass_.values_[size_t(v)].bytes));
+    }
     if (!pass_.options_.trace) op_.integers.clear();
   }
 
@@ -330,11 +333,14 @@ void Pass::run_and_record(const c10::OperatorHandle& op, const OperatorFacts& fa
 }
 
 void Pass::choose(const OperatorFacts& first, const torch::jit::Stack& stack) {
-  uint64_t hash = first.hash;
-  for (size_t i = stack.size() - first.writes.size(); i < stack.size(); i++)
-    if (stack[i].isTensor() && stack[i].toTensor().defined() && !reason_not_plain(stack[i].toTensor())) mix_shape(hash, Geometry::of(stack[i].toTensor()));
+  FirstCall call{first.hash, first.hash, {}};
+  for (size_t i = stack.size() - first.writes.size(); i < stack.size(); i++) {
+    if (!stack[i].isTensor() || !stack[i].toTensor().defined() || reason_not_plain(stack[i].toTensor())) continue;
+    mix_shape(call.key, Geometry::of(stack[i].toTensor()));
+    call.shapes.push_back(stack[i].toTensor().sizes().vec());
+  }
   chosen_ = true;
-  Controller::get().choose(*this, hash);  // sets the key
+  Controller::get().choose(*this, call);  // sets the key
 }
 
 void Pass::set_options(PassOptions options) {

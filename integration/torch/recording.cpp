@@ -15,7 +15,7 @@ void Op::begin(const c10::OperatorHandle& op, c10::DispatchKeySet left, const Op
   draws_from_default = hidden_write = false;
   stream.reset();
   forward_seconds = replay_seconds = 0;
-  match = signature = 0;
+  match = signature = structure = 0;
   reads.clear();
   gradients.clear();
   input_shapes.clear();

@@ -61,6 +61,7 @@ struct Op {
   double replay_seconds = 0;
   uint64_t match = 0;                                    // operator, Values read, shapes, bytes made: equal in every repetition of the same step
   uint64_t signature = 0;                                // the same without the Values: equal for equal work at another place
+  uint64_t structure = 0;                                // the same as match without shapes and bytes: equal in the same step at another size
   std::vector<int32_t> reads;                            // filled while tracing: the Values of the Refs
   std::vector<uint8_t> gradients;                        // filled while tracing: of those, whose gradient is asked for
   std::vector<TensorShape> input_shapes, output_shapes;  // filled while tracing

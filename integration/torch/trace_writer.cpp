@@ -135,6 +135,14 @@ PassSeconds Pass::op_seconds() const {
   return out;
 }
 
+std::vector<uint64_t> Pass::structures() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<uint64_t> out;
+  out.reserve(ops_.size());
+  for (const Op& op : ops_) out.push_back(op.structure);
+  return out;
+}
+
 std::vector<uint64_t> Pass::matches() const {
   std::vector<uint64_t> out;
   out.reserve(ops_.size());

@@ -302,7 +302,8 @@ void Pass::follow(size_t index) {
   const Following* plan = options_.following.get();
   if (!plan || broken_at_ != kNever) return;
   const Op& op = ops_[index];
-  if (index >= plan->match.size() || plan->match[index] != op.match) {
+  const std::vector<uint64_t>& wanted = options_.lent ? plan->structure : plan->match;
+  if (index >= wanted.size() || wanted[index] != (options_.lent ? op.structure : op.match)) {
     broken_at_ = static_cast<int32_t>(index);
     counters.broken_plans++;
     return;
@@ -337,7 +338,7 @@ void Pass::poll_gone() {
 
 std::shared_ptr<const Settings> Pass::settings_now(const OperatorFacts& facts) { return settings_ = snapshot(settings_, facts.elementwise); }
 
-std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> match) {
+std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> match, std::vector<uint64_t> structure) {
   auto f = std::make_shared<Following>();
   f->keep.assign(size_t(plan.value_count), 0);
   f->drop.assign(size_t(plan.value_count), 0);
@@ -359,6 +360,7 @@ std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> 
   }
   f->plan = std::move(plan);
   f->match = std::move(match);
+  f->structure = std::move(structure);
   return f;
 }
 
