@@ -1,6 +1,6 @@
 """One cell of the peers' table in a process of its own: a model, a scheme (of peer_schemes.py, or `auto` with a limit of activation bytes), its steps.
 
-The other side (Cell) asks: "check" takes the first five steps, each from a seed of its own, and answers their fingerprints (loss, gradients, buffers after the last)
+The other side (Cell) asks: "check" takes the first four steps, each from a seed of its own, and answers their fingerprints (loss, gradients, buffers after the last)
 and peaks; "step" takes a timed one; "count" takes one under a dispatch mode and answers, per operator and shapes, how often it ran and its seconds.
 Every process allocates from our core, so bytes are exact and no scheme profits from another heap."""
 
@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 
-CHECKED = 5     # steps; under `auto` the Plan is followed from the fourth on
+CHECKED = 4     # steps; under `auto` the Plan is followed from the third on
 
 
 class Ended(RuntimeError):
@@ -90,7 +90,7 @@ class Job:
                 parameter.grad.zero_()
 
     def before(self):
-        if self.limit and self.plan is None and self.steps == 3:
+        if self.limit and self.plan is None and self.steps == 2:
             self.plan = self.reprise.plan(self.limit)
             self.reprise.apply(self.plan, self.model)
         self.steps += 1

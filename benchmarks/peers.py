@@ -7,7 +7,7 @@ so a run that --minutes ended goes on where it stopped. It also writes out/peers
 Two measures of what a scheme adds to a step:
   time   the ratio of CPU seconds to plain's step of the same round: what a user sees, but noise of a shared machine is in it
   work   Σ seconds of the operators that run again, over plain's step seconds: counted, no noise but that of the operators' medians; Python's part of a peer is not in it
-equal: loss, all gradients and all buffers of five steps have plain's bits. --predicted: our column by the planner alone, from one recorded step; nothing of ours runs."""
+equal: loss, all gradients and all buffers of four steps have plain's bits. --predicted: our column by the planner alone, from one recorded step; nothing of ours runs."""
 
 import argparse
 import json
