@@ -149,11 +149,11 @@ class Program:
         self.rows.append({k: f for k, f in expression.items() if k is not None})
         self.low.append(constant - expression.get(None, 0))
 
-    def solve(self, seconds=None):
+    def solve(self):
         entries = [(r, k, f) for r, row in enumerate(self.rows) for k, f in row.items()]
         matrix = scipy.sparse.csr_matrix(([f for *_, f in entries], ([r for r, *_ in entries], [k for _, k, _ in entries])), (len(self.rows), len(self.costs)))
-        options = {"mip_rel_gap": 0.0} | ({"time_limit": seconds} if seconds else {})
-        return milp(numpy.array(self.costs), constraints=LinearConstraint(matrix, self.low, numpy.inf), bounds=Bounds(0, 1), integrality=numpy.array(self.whole, int), options=options)
+        return milp(numpy.array(self.costs), constraints=LinearConstraint(matrix, self.low, numpy.inf), bounds=Bounds(0, 1), integrality=numpy.array(self.whole, int),
+                    options={"mip_rel_gap": 0.0})
 
 
 def plus(*expressions):
@@ -165,7 +165,9 @@ def plus(*expressions):
 
 
 class Model:
-    def __init__(self, step, limit):
+    """like_a_choice: only what memo levels and cuts can say (in part): a Value that is retained where a far trigger makes it is retained where a nearer one does, too."""
+
+    def __init__(self, step, limit, like_a_choice=False):
         self.step, self.limit, self.p = step, limit, Program()
         values = range(len(step.values))
         self.keep = {v: {None: 1} if step.fixed[v] else {self.p.column(): 1} for v in values}
@@ -179,11 +181,20 @@ class Model:
                     self.retain[v, e] = {self.p.column(): 1}
         for e in range(len(step.unpacks)):
             self.group(e)
+        if like_a_choice:
+            self.retain_near_too()
         self.find_sources()
         for c in range(step.cells):
             self.p.at_least(plus((-1, self.live(c))), step.base_max[c] - limit)
         for e in range(len(step.unpacks)):
             self.inside(e)
+
+    def retain_near_too(self):
+        last = [self.step.makers[t][-1] if self.step.makers[t] else -1 for _, t in self.step.unpacks]
+        for (v, far), retained in self.retain.items():
+            for (w, near), too in self.retain.items():
+                if v == w and near != far and last[near] <= last[far] and v not in (self.step.unpacks[near][1], self.step.unpacks[far][1]):
+                    self.p.at_least(plus((1, too), (-1, retained), (-1, self.need[v, near])), -1)
 
     def there(self, v, e):
         """Kept, or retained by an earlier Group and not released."""
@@ -267,10 +278,8 @@ class Model:
             self.p.at_least(plus((1, outside), (-step.rise[o], self.need[step.made[o], e]), *held), step.base_start[cell] - self.limit)
 
 
-def optimum(numbers, limit, seconds=None):
-    """Least added seconds within the limit, or None where nothing fits. With `seconds`: (best found, proven bound) after that long."""
-    found = Model(Step(numbers), limit).p.solve(seconds)
-    if seconds:
-        return found.fun, found.mip_dual_bound
+def optimum(numbers, limit, like_a_choice=False):
+    """Least added seconds within the limit, or None where nothing fits."""
+    found = Model(Step(numbers), limit, like_a_choice).p.solve()
     assert found.status in (0, 2), found.message
     return found.fun if found.status == 0 else None

@@ -21,7 +21,6 @@ using nlohmann::json;
 
 PlannerOptions exact() {
   PlannerOptions o;
-  o.search.prices = 4000;
   o.search.small_share = 0;
   o.simulate = false;
   return o;
