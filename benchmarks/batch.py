@@ -1,7 +1,7 @@
-"""Under one cap: the largest batch of the demo's GPT without recomputation, the largest and the fastest with it, and samples a second of these in alternating rounds.
+"""Under one cap: the largest batch of the demo's GPT (with texts of 64 bytes) without recomputation, the largest and the fastest with it, and samples a second of these in alternating rounds.
 
-usage: ./dev bench batch [--budget BYTES] [--rounds N] [--json FILE]
-The default budget holds parameters, gradients and AdamW's state, and what a plain step of one sample needs beside them. CPU seconds, one thread."""
+usage: ./dev bench batch [--budget BYTES] [--length BYTES] [--rounds N] [--json FILE]
+The default budget holds parameters, gradients and AdamW's state, and what a plain step of two samples needs beside them. CPU seconds, one thread."""
 
 import argparse
 import json
@@ -15,11 +15,12 @@ from dataclasses import asdict
 from paired import Worker, interval, line, rounds
 
 MIB = 1 << 20
-BUDGET = "260MiB"
-MOST = 16
+BUDGET = "212MiB"
+LENGTH = 64
+MOST = 32
 
 
-def find(policy, budget):
+def find(policy, budget, length):
     """In a process of its own: what largest_batch says."""
     import torch
 
@@ -27,7 +28,7 @@ def find(policy, budget):
     import reprise
     from reprise import demo
 
-    run = demo.Run(demo.Settings())
+    run = demo.Run(demo.Settings(length=length))
 
     def step(batch):
         run.settings.batch = batch
@@ -35,10 +36,10 @@ def find(policy, budget):
     print(json.dumps(asdict(reprise.largest_batch(step, budget, range(1, MOST + 1), model=run.model, policy=policy, steps=2))))
 
 
-def found(policy, budget):
+def found(policy, budget, length):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("REPRISE")}
     environment.update(REPRISE="1", OMP_NUM_THREADS="1", REPRISE_LOG="0")
-    run = subprocess.run([sys.executable, __file__, "--find", policy, "--budget", budget], stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    run = subprocess.run([sys.executable, __file__, "--find", policy, "--budget", budget, "--length", str(length)], stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -53,21 +54,22 @@ def show(name, result):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--budget", default=BUDGET)
+    parser.add_argument("--length", type=int, default=LENGTH, help="bytes of a sample; the shorter, the more a step's fixed part weighs (default %(default)s, the demo's: 256)")
     parser.add_argument("--rounds", type=int, default=15, help="at least 6, or there is no 95 %% interval")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--find", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.find:
-        return find(args.find, args.budget)
+        return find(args.find, args.budget, args.length)
     if args.rounds < 6:
         sys.exit("batch: --rounds must be at least 6, or there is no 95 % interval")
-    plain, planned = found("none", args.budget), found("auto", args.budget)
-    print(f"the demo's GPT within {args.budget}")
+    plain, planned = found("none", args.budget, args.length), found("auto", args.budget, args.length)
+    print(f"the demo's GPT, samples of {args.length} bytes, within {args.budget}")
     show("without recomputation", plain)
     show("with recomputation", planned)
     sizes = [plain["largest"]["batch"], planned["fastest"]["batch"], planned["largest"]["batch"]]
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker("demo", "none" if i == 0 else "auto", budget=args.budget, batch=size)) for i, size in enumerate(sizes)]
+        workers = [stack.enter_context(Worker("demo", "none" if i == 0 else "auto", budget=args.budget, batch=size, length=args.length)) for i, size in enumerate(sizes)]
         for worker in workers:
             worker.warm_up(6)
         table = rounds(workers, args.rounds)

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import statistics
 import sys
@@ -132,10 +133,16 @@ class _Search:
             for _ in range(2):      # a Plan may miss once; the next one is made for less
                 if self.settled(batch):
                     del self.failed[batch]
-                    return True
+                    return self.tell(batch, f"fits, {self.rate(batch):.2f} samples/s")
         except torch.OutOfMemoryError as error:
             self.failed[batch] = getattr(error, "smallest_budget", None)
-        return False
+        return not self.tell(batch, "does not fit")
+
+    def tell(self, batch, what):
+        """One line for each size that was run, for who waits; REPRISE_LOG=0 silences it. True."""
+        if os.environ.get("REPRISE_LOG") != "0":
+            print(f"reprise: largest_batch: batch {batch} {what}", file=sys.stderr, flush=True)
+        return True
 
     def settled(self, batch):
         """Takes steps until the Plan is there, and then timed ones; whether those kept to what was planned."""
