@@ -91,7 +91,7 @@ def main():
             json.dump(out, file, indent=1)
     held = [name for name, row in out.items() if row["interval"][2] < row["bound"] + 0.01]
     print(f"{len(held)} of {len(out)} shown to hold")
-    return 1 if wide else 0
+    return 0 if len(held) == len(out) else 1
 
 
 if __name__ == "__main__":

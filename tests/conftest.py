@@ -17,6 +17,12 @@ ALL_POLICIES = ["none", "full", "sqrt", "per_block", "auto", *[f"random({seed})"
 
 def pytest_addoption(parser):
     parser.addoption("--random-plans", type=int, default=2, help="random Plans per model")
+    parser.addoption("--fuzz-plans", type=int, default=0, help="Plans in random Groups for each model of the zoo; 0: one for every sixth model")
+    parser.addoption("--fuzz-steps", type=int, default=60, help="steps of random lengths under one cap")
+    parser.addoption("--fuzz-json", metavar="FILE", help="what those steps came to")
+    parser.addoption("--sweep-models", nargs="+", default=["unet"], help="recorded models of benchmarks/models.py for sweeps of 20 budgets")
+    parser.addoption("--oracle-graphs", type=int, default=40, help="made-up steps on which the planner is held against an exact solver")
+    parser.addoption("--oracle-json", metavar="FILE", help="what was found there")
     parser.addoption("--all-policies", action="store_true", help="every policy also for writes, kinds and settings")
 
 

@@ -13,6 +13,7 @@
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "integration/torch/learned.hpp"
+#include "policy/batch.hpp"
 #include "policy/budget.hpp"
 #include "policy/plan.hpp"
 #include "profiler/profile.hpp"
@@ -33,6 +34,20 @@ nb::list holders() {
     rows.append(d);
   }
   return rows;
+}
+
+nb::dict predict_batch(const std::string& first, int64_t first_batch, const std::string& second, int64_t second_batch, int64_t batch, int64_t budget,
+                       const std::string& policy) {
+  const reprise::BatchPrediction p =
+      reprise::predict_batch({first_batch, reprise::Profile::from_json(first)}, {second_batch, reprise::Profile::from_json(second)}, batch, budget, policy);
+  nb::dict d;
+  d["fits"] = p.fits;
+  d["start_bytes"] = p.start_bytes;
+  d["needed_bytes"] = p.needed_bytes;
+  d["plain_bytes"] = p.plain_bytes;
+  d["added_seconds"] = p.added_seconds;
+  d["useful_flops"] = p.useful_flops;
+  return d;
 }
 
 nb::dict memory_stats() {
@@ -96,5 +111,6 @@ NB_MODULE(_core, m) {
   m.def("check_profile", [](const std::string& text) { reprise::Profile::from_json(text); });
   m.def("check_invariants", [] { return reprise::engine::Controller::get().check_invariants() + reprise::budgeted_core().check_invariants(); });
   m.def("holders", &holders);
+  m.def("predict_batch", &predict_batch);
   m.def("memory_stats", &memory_stats);
 }

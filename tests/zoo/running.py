@@ -148,10 +148,12 @@ def descend(model, rate=0.01):
                 parameter.grad = None
 
 
-def execute(case, outcome, program):
+def execute(case, outcome, program, before_step=None):
     import reprise
 
     for index in range(case.steps):
+        if before_step:
+            before_step(index)
         reprise.reset_peaks()
         outcome.start_bytes = reprise.memory_stats()["live_bytes"] - outcome.base_bytes
         returned = program.step(index)
@@ -180,8 +182,8 @@ def same_settings():
         torch.set_flush_denormal(False)
 
 
-def run_case(case, policy=None, budget="100%"):
-    """One run. Without a policy it is plain. A budget may be a function of the bytes live now.
+def run_case(case, policy=None, budget="100%", before_step=None):
+    """One run. Without a policy it is plain. A budget may be a function of the bytes live now. before_step(index) is called before each.
     Errors become part of the outcome, but not Infeasible, which is raised."""
     import reprise
 
@@ -194,7 +196,7 @@ def run_case(case, policy=None, budget="100%"):
         try:
             if policy is not None:
                 reprise.auto_checkpoint(program.model, budget(outcome.base_bytes) if callable(budget) else budget, policy=policy)
-            execute(case, outcome, program)
+            execute(case, outcome, program, before_step)
         except reprise.Infeasible:
             raise
         except Exception as error:  # the error is what is compared

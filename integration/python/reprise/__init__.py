@@ -18,7 +18,7 @@ _core.set_ranks_finder(distributed.current)
 _core.set_unwrapper(distributed.unwrap)
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "Infeasible", "Learned", "Plan", "Profile", "Report", "apply", "auto_checkpoint", "counters", "holders", "keep", "learned", "memory_stats",
+__all__ = ["Batch", "Batches", "Budget", "Infeasible", "Learned", "Plan", "Profile", "Report", "apply", "auto_checkpoint", "counters", "holders", "keep", "largest_batch", "learned", "memory_stats",
            "plan", "profile", "report", "reset_peaks", "resume", "undo"]
 
 SUPPORTED = ("2.11", "2.12", "2.13", "2.14", "2.15")
@@ -229,3 +229,6 @@ def keep():
         yield
     finally:
         _core.leave_keep()
+
+
+from reprise.batch import Batch, Batches, largest_batch  # noqa: E402  (it uses what is above)
