@@ -124,9 +124,9 @@ bool CachingAllocator::begin_planned(const std::shared_ptr<const PlannedStep>& s
   return true;
 }
 
-void CachingAllocator::end_planned() noexcept {
+void CachingAllocator::end_planned(const PlannedStep* only) noexcept {
   const Hold hold(lock_);
-  heap_.end_planned();
+  if (only == nullptr || heap_.planned().step() == only) heap_.end_planned();
 }
 
 std::size_t CachingAllocator::trim() noexcept {

@@ -45,6 +45,7 @@ class PlannedRegion {
   void put(Piece* piece) noexcept;  // at next_offset(), after one of the two said yes
   void remove(Piece* piece) noexcept;
 
+  const PlannedStep* step() const noexcept { return step_.get(); }  // nullptr: not active
   std::size_t live_count() const noexcept { return live_count_; }
   std::size_t live_bytes() const noexcept { return live_bytes_; }
   std::uint64_t hits() const noexcept { return hits_; }
