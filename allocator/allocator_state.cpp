@@ -112,8 +112,26 @@ std::size_t CachingAllocator::trim_locked(std::size_t bytes) noexcept {
   return given;
 }
 
+bool CachingAllocator::begin_planned(const std::shared_ptr<const PlannedStep>& step) noexcept {
+  const Hold hold(lock_);
+  heap_.end_planned();
+  if (step == nullptr) return false;
+  for (const PlannedPiece& piece : step->pieces()) {
+    if (piece.bytes % rounding_ != 0 || piece.offset % rounding_ != 0 || piece.bytes < min_piece_bytes_) return false;
+  }
+  if (!heap_.begin_planned(step)) return false;
+  ++planned_steps_;
+  return true;
+}
+
+void CachingAllocator::end_planned(const PlannedStep* only) noexcept {
+  const Hold hold(lock_);
+  if (only == nullptr || heap_.planned().step() == only) heap_.end_planned();
+}
+
 std::size_t CachingAllocator::trim() noexcept {
   const Hold hold(lock_);
+  heap_.end_planned();
   poll_pending_locked(true);
   return trim_locked(kNoCap);
 }
@@ -126,6 +144,7 @@ bool CachingAllocator::set_cap(std::size_t bytes) noexcept {
       poll_pending_locked(true);
       trim_locked(arena_.reserved_bytes() - bytes);
     }
+    if (arena_.reserved_bytes() > bytes && heap_.end_planned()) trim_locked(arena_.reserved_bytes() - bytes);
     if (arena_.reserved_bytes() <= bytes) {
       arena_.set_cap(bytes);
       return true;
@@ -183,6 +202,10 @@ Statistics CachingAllocator::statistics() const {
   now.pending_bytes = pending_bytes_;
   now.arena_bytes = slabs_.address_bytes() + heap_.address_bytes();
   now.failed_allocations = failed_allocations_;
+  now.planned_hits = heap_.planned().hits();
+  now.planned_misses = heap_.planned().misses();
+  now.planned_steps = planned_steps_;
+  now.planned_steps_given_up = planned_steps_given_up_;
   now.device_calls = arena_.device_calls();
   now.device_failures = arena_.device_failures();
   now.trims = trims_;

@@ -83,7 +83,7 @@ inline bool CachingAllocator::take_piece_locked(std::size_t bytes, void*& pointe
   if (bytes - 1 >= arena_.bytes()) return false;
   const std::size_t rounded = (bytes + rounding_ - 1) & ~(rounding_ - 1);  // below min_piece_bytes_ no stack has that size
   PieceCache::Stack& stack = heap_.stack_for(rounded);
-  if (stack.bytes != rounded || stack.count == 0) return false;
+  if (stack.bytes != rounded || stack.count == 0) return heap_.planning() && take_planned_locked(bytes, rounded, pointer);
   Piece* const piece = stack.pieces[--stack.count];
   piece->requested = bytes;
   piece->tag.store(Tag{}, std::memory_order_relaxed);
@@ -91,6 +91,22 @@ inline bool CachingAllocator::take_piece_locked(std::size_t bytes, void*& pointe
   pointer = arena_.base() + piece->offset;
   last_piece_ = piece;
   return true;
+}
+
+// What the plan expects next, and nothing is in its way: all that is not so is allocate_piece_locked's.
+bool CachingAllocator::take_planned_locked(std::size_t bytes, std::size_t rounded, void*& pointer) noexcept {
+  Piece* const piece = heap_.take_planned_exact(rounded);
+  if (piece == nullptr) return false;
+  pointer = handed_out_locked(*piece, bytes);
+  return true;
+}
+
+void* CachingAllocator::handed_out_locked(Piece& piece, std::size_t bytes) noexcept {
+  piece.requested = bytes;
+  piece.tag.store(Tag{}, std::memory_order_relaxed);
+  counts_.add(bytes, piece.bytes, allocations_per_class_[piece.size_class]);
+  last_piece_ = &piece;
+  return arena_.base() + piece.offset;
 }
 
 void* CachingAllocator::told(AllocationObserver& observer, void* pointer, std::size_t bytes) noexcept {
@@ -127,10 +143,13 @@ void* CachingAllocator::allocate_locked(std::size_t bytes, StreamId stream) noex
   };
   void* pointer = attempt();
   if (pointer != nullptr) return pointer;
-  // Free pages of the heap are given back already. What is left: what waits for streams, cached objects, idle slabs.
+  // Free pages of the heap are given back already. What is left: what waits for streams, cached objects, idle slabs, and at last the planned region.
   poll_pending_locked(true);
   slabs_.give_cached();
   trimmed_bytes_ += slabs_.trim(kNoCap);
+  pointer = attempt();
+  if (pointer != nullptr || !heap_.end_planned()) return pointer;
+  ++planned_steps_given_up_;
   return attempt();
 }
 
@@ -151,12 +170,9 @@ void* CachingAllocator::allocate_piece_locked(std::size_t bytes, StreamId stream
   void* pointer;
   if (stream == 0 && take_piece_locked(bytes, pointer)) return pointer;
   const std::size_t rounded = rounded_piece(bytes);
-  Piece* const piece = heap_.take(rounded, stream);
-  if (piece == nullptr) return nullptr;
-  piece->requested = bytes;
-  piece->tag.store(Tag{}, std::memory_order_relaxed);
-  counts_.add(bytes, rounded, allocations_per_class_[piece->size_class]);
-  return arena_.base() + piece->offset;
+  Piece* piece = stream == 0 && heap_.planning() ? heap_.take_planned_near(rounded) : nullptr;
+  if (piece == nullptr) piece = heap_.take(rounded, stream);
+  return piece == nullptr ? nullptr : handed_out_locked(*piece, bytes);
 }
 
 // Fast: what is freed goes onto the stack of its size. The same conditions and cost as allocate.
@@ -194,8 +210,15 @@ inline bool CachingAllocator::keep_piece_locked(std::size_t offset) noexcept {
     if (piece == nullptr || piece->offset != offset) return false;
   }
   const std::size_t requested = piece->requested;
-  if (requested == 0 || !heap_.keep(piece)) return false;
+  if (requested == 0 || !heap_.keep(piece)) return piece->planned && give_planned_locked(*piece);
   counts_.remove(requested, piece->bytes);
+  return true;
+}
+
+bool CachingAllocator::give_planned_locked(Piece& piece) noexcept {
+  if (piece.requested == 0 || piece.recorded) return false;
+  counts_.remove(piece.requested, piece.bytes);
+  heap_.give_planned(&piece);
   return true;
 }
 

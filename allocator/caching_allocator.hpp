@@ -32,6 +32,7 @@
 #include "allocator/counts.hpp"
 #include "allocator/device.hpp"
 #include "allocator/piece_heap.hpp"
+#include "allocator/planned_step.hpp"
 #include "allocator/slab_heap.hpp"
 #include "allocator/types.hpp"
 
@@ -64,6 +65,12 @@ class CachingAllocator {
   void set_pressure(PressureCallback callback);
   void set_observer(AllocationObserver* observer) noexcept { observer_.store(observer, std::memory_order_release); }
 
+  // From now on the n-th request on stream 0 that is not small gets the place of the step's n-th planned piece, where it has its size and its bytes are
+  // free; every other request is served as always (a miss). False: the region does not fit under the cap, or the sizes are no multiples of the rounding.
+  // Over with the next begin or end, with trim(), and where a request would fail otherwise. What is live then stays where it is.
+  bool begin_planned(const std::shared_ptr<const PlannedStep>& step) noexcept;
+  void end_planned(const PlannedStep* only = nullptr) noexcept;  // only: where no other step was begun meanwhile
+
   Statistics statistics() const;
   std::size_t page_bytes() const noexcept { return arena_.page_bytes(); }
   std::size_t rounding_bytes() const noexcept { return rounding_; }
@@ -93,6 +100,9 @@ class CachingAllocator {
   Piece& piece_of(const void* pointer) const noexcept;
   bool take_object_locked(std::size_t bytes, void*& pointer) noexcept;
   bool take_piece_locked(std::size_t bytes, void*& pointer) noexcept;
+  bool take_planned_locked(std::size_t bytes, std::size_t rounded, void*& pointer) noexcept;
+  bool give_planned_locked(Piece& piece) noexcept;
+  void* handed_out_locked(Piece& piece, std::size_t bytes) noexcept;
   static void* told(AllocationObserver& observer, void* pointer, std::size_t bytes) noexcept;
   void* allocate_slow(std::size_t bytes, StreamId stream) noexcept;
   void* allocate_locked(std::size_t bytes, StreamId stream) noexcept;
@@ -135,6 +145,8 @@ class CachingAllocator {
   PieceHeap heap_;
   std::size_t pending_bytes_ = 0;
   std::uint64_t failed_allocations_ = 0;
+  std::uint64_t planned_steps_ = 0;
+  std::uint64_t planned_steps_given_up_ = 0;
   std::uint64_t trims_ = 0;
   std::uint64_t trimmed_bytes_ = 0;
   std::uint64_t pressure_calls_ = 0;

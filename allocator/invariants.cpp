@@ -18,7 +18,12 @@ std::string PieceHeap::check_piece(const Piece& piece) const {
     return "P1: neighbours do not meet" + at;
   }
   const PageRange pages = arena_.touching(piece.offset, piece.bytes);
+  if (piece.state == PieceState::kRegion) {
+    if (&piece != region_ || !planning()) return "P1: a region that nobody follows" + at;
+    return arena_.uncommitted_in(pages) != 0 ? "P4: the region has an uncommitted page" + at : check_planned();
+  }
   if (piece.state != PieceState::kFree) {
+    if (piece.planned) return "P1: a planned piece among those that tile the heap" + at;
     if (arena_.uncommitted_in(pages) != 0) return "P4: used piece has an uncommitted page" + at;
     if (table_.find(piece.offset) != &piece) return "L1: used piece is not in the table" + at;
     return {};
@@ -45,7 +50,7 @@ std::string PieceHeap::check() const {
     if (piece->state == PieceState::kFree) {
       ++free_count;
     } else {
-      used += piece->bytes;
+      used += piece->state == PieceState::kRegion ? planned_.live_bytes() : piece->bytes;
     }
   }
   if (expected != top_) return differs("P1", "the end of the last piece", expected, top_);
@@ -72,6 +77,13 @@ std::string PieceHeap::check() const {
   if (wrong.empty()) wrong = check_cache();
   if (wrong.empty() && indexed != free_count) return differs("P3", "pieces in an index", indexed, free_count);
   return wrong;
+}
+
+std::string PieceHeap::check_planned() const {
+  for (const Piece* piece : planned_.live()) {
+    if (table_.find(piece->offset) != piece) return "R2: a planned piece is not in the table at offset " + std::to_string(piece->offset);
+  }
+  return planned_.check();
 }
 
 std::string PieceHeap::check_cache() const {

@@ -1,6 +1,6 @@
 // Piece: a stretch of the arena that is handed to one tensor, or free. Kept out of band: user pages hold no metadata.
 //
-// P1: pieces of a heap tile [start, top): piece.after->offset == piece.offset + piece.bytes, none is empty
+// P1: pieces of a heap, but for planned ones, tile [start, top): piece.after->offset == piece.offset + piece.bytes, none is empty
 // P2: two free pieces of one stream are never neighbours
 // P3: a free piece is in exactly one index, by its state and stream; holes == uncommitted pages that touch it
 // P4: an uncommitted page below the top lies wholly inside one free piece, so every page of a used piece is committed
@@ -18,8 +18,8 @@
 
 namespace reprise {
 
-// kUsed: live, or in the cache
-enum class PieceState : std::uint8_t { kSpare, kFree, kUsed, kPending };
+// kUsed: live, or in the cache. kRegion: its bytes are handed out by a PlannedRegion.
+enum class PieceState : std::uint8_t { kSpare, kFree, kUsed, kPending, kRegion };
 
 struct Piece {
   std::size_t offset = 0;     // from the arena's base
@@ -30,12 +30,14 @@ struct Piece {
   PieceState state = PieceState::kSpare;
   bool recorded = false;  // other streams were recorded on it
   std::uint8_t size_class = 0;
+  bool planned = false;                // lies in a PlannedRegion: in its lists, not among the pieces that tile the heap
   PieceCache::Stack* stack = nullptr;  // where it is cached when freed; one without a size: not at all
   Piece* before = nullptr;             // neighbours by address
   Piece* after = nullptr;
   Piece* bin_previous = nullptr;
   Piece* bin_next = nullptr;
-  std::size_t holes = 0;  // free pieces only
+  std::size_t holes = 0;   // free pieces only
+  std::uint32_t slot = 0;  // planned ones only
 };
 
 // Hands out piece records; stable addresses, never returned before the pool dies. Throws nothing: nullptr when memory is out.
@@ -57,7 +59,12 @@ class PiecePool {
     spare_ = piece;
     ++spare_count_;
   }
-  bool ensure(std::size_t count) noexcept { return spare_count_ >= count || grow(); }
+  bool ensure(std::size_t count) noexcept {
+    while (spare_count_ < count) {
+      if (!grow()) return false;
+    }
+    return true;
+  }
 
  private:
   static constexpr std::size_t kChunk = 256;

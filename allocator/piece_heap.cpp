@@ -199,6 +199,14 @@ std::size_t PieceHeap::trim(std::size_t bytes, StreamId stream) noexcept {
   return given * page;
 }
 
+// Its holes, after a neighbour committed a page that both touch.
+void PieceHeap::recount_free(Piece* piece) noexcept {
+  if (piece == nullptr || piece->state != PieceState::kFree) return;
+  erase_free(piece);
+  piece->holes = arena_.uncommitted_in(arena_.touching(piece->offset, piece->bytes));
+  insert_free(piece);
+}
+
 // Commits the pages of a piece that is in no index, giving back others where the cap asks for it.
 bool PieceHeap::fill_holes(Piece* piece) noexcept {
   if (piece->holes == 0) return true;
@@ -209,12 +217,7 @@ bool PieceHeap::fill_holes(Piece* piece) noexcept {
     trim(result == CommitResult::kOverCap ? arena_.over_cap_by(pages) : kNoCap, piece->stream);
     result = arena_.commit(pages);
   }
-  // the piece after it may share the last page
-  if (Piece* next = piece->after; next != nullptr && next->state == PieceState::kFree) {
-    erase_free(next);
-    next->holes = arena_.uncommitted_in(arena_.touching(next->offset, next->bytes));
-    insert_free(next);
-  }
+  recount_free(piece->after);  // may share the last page
   piece->holes = result == CommitResult::kDone ? 0 : arena_.uncommitted_in(pages);
   return result == CommitResult::kDone;
 }
@@ -246,7 +249,7 @@ Piece* PieceHeap::take_full(Stream& own, std::size_t bytes) noexcept {
 
 Piece* PieceHeap::take(std::size_t bytes, StreamId stream) noexcept {
   Stream* own = stream_of(stream);
-  if (own == nullptr || !pool_.ensure(4)) return nullptr;
+  if (own == nullptr || !pool_.ensure(4 + planned_.live_count() + 2)) return nullptr;  // end_planned() must not fail
   if (Piece* piece = take_full(*own, bytes)) return finish(carve(piece, bytes), stream);
   if (!other_streams_.empty()) {
     if (Piece* piece = from_idle_stream(bytes, stream)) return finish(carve(piece, bytes), stream);
@@ -272,7 +275,8 @@ Piece* PieceHeap::take(std::size_t bytes, StreamId stream) noexcept {
 void PieceHeap::give(Piece* piece) noexcept {
   piece->requested = 0;
   piece->recorded = false;
-  if (piece->stack != &no_stack_) {
+  if (piece->planned) return give_planned(piece);
+  if (piece->stack != &no_stack_ && !planning()) {
     cache_.claimed(piece->bytes, [this](Piece* other) { give_to_index(other); });
     if (keep(piece)) return;
   }

@@ -3,12 +3,15 @@
 //
 // Words. Top: the end of the addresses used so far. Hole: an uncommitted page. Full: a free piece without holes.
 // Invariants P1 to P4 are in piece.hpp, L1 in live_table.hpp;
-// H1: used_bytes == sum(piece.bytes of used and pending pieces); cached pieces are used ones with requested == 0
+// H1: used_bytes == sum(piece.bytes of used and pending pieces, planned ones included); cached pieces are used ones with requested == 0
 // H2: a page from the top on is uncommitted
 //
 // Order of choice: a piece of just that size from the cache; smallest full piece (no device call); the same again after the cache was given
 // back; a full piece of an idle stream; smallest piece with holes; fresh addresses at the top. So a cached piece is never a reason to commit.
 // A piece freed on one stream serves another only after a Fence of the first; so do its pages before they are given back.
+//
+// Planned: while a PlannedStep is followed, one piece of the heap, the region, is served from by plan (piece_heap_planned.cpp); nothing is cached meanwhile,
+// so that every request asks the plan. Afterwards the region is ordinary pieces again, live and free ones, until the next step claims the same bytes.
 //
 // Threads: under the allocator's lock. Cost: take_cached and keep touch the piece and one line; a warm take and give the piece, its neighbours
 // and two bins; no device call.
@@ -25,6 +28,7 @@
 #include "allocator/live_table.hpp"
 #include "allocator/piece.hpp"
 #include "allocator/piece_cache.hpp"
+#include "allocator/planned_region.hpp"
 
 namespace reprise {
 
@@ -55,16 +59,44 @@ class PieceHeap {
   // `stream`'s: what is cut off a piece and joined again later must not have gone to another one meanwhile (P4).
   std::size_t trim(std::size_t bytes, StreamId stream = 0) noexcept;
 
+  // False: no room for the region, or sizes that are not this heap's; nothing is planned then.
+  bool begin_planned(const std::shared_ptr<const PlannedStep>& step) noexcept;
+  bool end_planned() noexcept;  // true: a step was followed
+  bool planning() const noexcept { return planned_.active(); }
+  Piece* take_planned_exact(std::size_t bytes) noexcept { return planned_.exact(bytes) ? take_planned() : nullptr; }
+  Piece* take_planned_near(std::size_t bytes) noexcept { return planned_.any_near(bytes) ? take_planned() : nullptr; }
+  void give_planned(Piece* piece) noexcept;
+  const PlannedRegion& planned() const noexcept { return planned_; }
+
   std::size_t used_bytes() const { return used_bytes_; }
   std::size_t cached_bytes() const;
   std::size_t address_bytes() const { return top_ - start_; }
   template <class Visit>
   void visit(Visit&& visit_piece) const {
-    for (const Piece* piece = first_; piece != nullptr; piece = piece->after) visit_piece(*piece);
+    for (const Piece* piece = first_; piece != nullptr; piece = piece->after) {
+      piece->state == PieceState::kRegion ? visit_region(*piece, visit_piece) : visit_piece(*piece);
+    }
   }
   std::string check() const;
 
  private:
+  static constexpr std::size_t kMostStrangers = 16;  // pieces that may stay in a region that is claimed
+  template <class Visit>
+  void visit_region(const Piece& region, Visit&& visit_piece) const {  // its live pieces, and what is free between them
+    Piece gap;
+    gap.state = PieceState::kFree;
+    gap.offset = region.offset;
+    const auto show_gap = [&](std::size_t end) {
+      gap.bytes = end - gap.offset;
+      if (gap.bytes != 0) visit_piece(static_cast<const Piece&>(gap));
+    };
+    for (const Piece* piece : planned_.live()) {
+      show_gap(piece->offset);
+      visit_piece(*piece);
+      gap.offset = piece->offset + piece->bytes;
+    }
+    show_gap(region.offset + region.bytes);
+  }
   struct Stream {
     FreeIndex full;
     FreeIndex holed;
@@ -86,8 +118,25 @@ class PieceHeap {
   PageRange own_pages(const Piece& piece) const;
   std::size_t trim_index(FreeIndex& index, std::size_t pages) noexcept;
   Piece* finish(Piece* piece, StreamId stream) noexcept;
+  void recount_free(Piece* piece) noexcept;
+  struct Claim {
+    Piece* first = nullptr;  // of the pieces that the region touches
+    std::size_t strangers = 0;
+    std::size_t own = 0;  // always pieces of the step, in their places
+  };
+  bool can_claim(std::size_t base, const PlannedStep& step, Claim& claim) noexcept;
+  bool reaches(std::size_t end) noexcept;
+  bool claim_here(const std::shared_ptr<const PlannedStep>& step, std::size_t most_strangers) noexcept;
+  bool claim_anywhere(const std::shared_ptr<const PlannedStep>& step) noexcept;
+  Piece* replace_by_region(Piece* first, std::size_t base, std::size_t bytes, Piece*& live) noexcept;
+  void split(Piece* piece, std::size_t bytes) noexcept;
+  Piece* mark_as_region(Piece* piece) noexcept;
+  Piece* take_planned() noexcept;
+  Piece* tile(Piece* before, std::size_t offset, std::size_t end) noexcept;
+  void dissolve(const std::vector<Piece*>& live) noexcept;
   std::string check_piece(const Piece& piece) const;
   std::string check_cache() const;
+  std::string check_planned() const;
 
   Arena& arena_;
   std::size_t start_;
@@ -100,6 +149,9 @@ class PieceHeap {
   Piece* first_ = nullptr;
   Piece* last_ = nullptr;
   std::size_t used_bytes_ = 0;
+  PlannedRegion planned_;
+  Piece* region_ = nullptr;
+  std::size_t region_base_ = kNoCap;    // where the last region was: what repeats comes back there
   std::unique_ptr<Stream> own_stream_;  // stream 0, found without a lookup
   std::unordered_map<StreamId, std::unique_ptr<Stream>> other_streams_;
 };

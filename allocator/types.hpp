@@ -45,7 +45,11 @@ struct Statistics {
   std::size_t arena_bytes = 0;    // addresses used so far
   std::uint64_t allocations = 0;
   std::uint64_t frees = 0;
-  std::uint64_t failed_allocations = 0;  // answered with nullptr
+  std::uint64_t failed_allocations = 0;      // answered with nullptr
+  std::uint64_t planned_hits = 0;            // served from a planned region
+  std::uint64_t planned_misses = 0;          // asked for while a step was followed, and served as always
+  std::uint64_t planned_steps = 0;           // begun
+  std::uint64_t planned_steps_given_up = 0;  // before their end, for a request that would have failed
   std::uint64_t device_calls = 0;
   std::uint64_t device_failures = 0;  // device calls that failed and were survived
   std::uint64_t trims = 0;

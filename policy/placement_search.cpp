@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
 constexpr int64_t kNodesOfARound = 1000;
-constexpr double kFading = 0.9, kPreference = 2.0, kJitter = 0.3;
+constexpr double kFading = 0.95, kJitter = 0.6;
 
 size_t at(int32_t i) { return static_cast<size_t>(i); }
 
@@ -64,6 +64,7 @@ double CapacitySearch::random() {
 
 // By area or width, by the load around them first or not, shaken, and drawn to where earlier rounds failed.
 void CapacitySearch::rank_anew(int round) {
+  const double preference = round / 4 % 3;  // for what stood where earlier rounds failed
   const bool by_load = round % 4 >= 2, by_area = round % 2 == 0;
   std::vector<double> drawn(items_.size());
   double most = 1e-9;
@@ -77,7 +78,7 @@ void CapacitySearch::rank_anew(int round) {
     double key = width * (by_area ? static_cast<double>(items_[i].bytes) : 1.0);
     if (round >= 4) key *= 1 + kJitter * (2 * random() - 1);
     if (by_load) key += 1e15 * static_cast<double>(load_[i]);
-    if (round >= 4) key *= 1 + kPreference * drawn[i] / most;
+    if (round >= 4) key *= 1 + preference * drawn[i] / most;
     keys.emplace_back(-key, i);
   }
   std::sort(keys.begin(), keys.end());
@@ -101,7 +102,7 @@ std::optional<std::vector<int64_t>> CapacitySearch::run(int64_t looks) {
   for (int round = 0; looks_ < looks; round++) {
     rank_anew(round);
     restart();
-    nodes_left_ = kNodesOfARound * luby(round / 4 + 1);
+    nodes_left_ = kNodesOfARound * luby(round / 4 + 1) * (1 + round / 32);
     looks_end_ = looks;
     const std::vector<Group> parts = split(all, -1);
     if (std::all_of(parts.begin(), parts.end(), [&](const Group& part) { return solve(part, -1, -1); })) return offset_;

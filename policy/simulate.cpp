@@ -58,7 +58,8 @@ int64_t lay_out(CachingAllocator& core, const StartLayout& start) {
 
 }  // namespace
 
-Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start, const HeapShape& heap) {
+Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start, const HeapShape& heap,
+                   const std::shared_ptr<const PlannedStep>& placed) {
   const int64_t extent = start.empty() ? 0 : start.back().first + start.back().second;
   SimulatedDevice device(capacity(profile) + 2 * static_cast<size_t>(extent), heap.page_bytes);
   int64_t before = 0;
@@ -69,6 +70,7 @@ Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& 
   before += lay_out(core, start);
   core.reset_peaks();
   if (plan.limit_bytes > 0) core.set_cap(static_cast<size_t>(before + plan.limit_bytes));
+  if (placed) core.begin_planned(placed);
   CoreMemory memory(core);
   Simulated out;
   execute(plan, profile, memory, out);

@@ -8,9 +8,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
+#include "allocator/planned_step.hpp"
 #include "allocator/types.hpp"
 #include "policy/plan.hpp"
 #include "profiler/profile.hpp"
@@ -45,7 +47,8 @@ struct HeapShape {
 };
 
 // On CachingAllocator over SimulatedDevice, in that shape. The Plan's limit is the cap, as in training: free pages are given back before it is exceeded;
-// reserved bytes above the limit mean that even this was not enough.
-Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start = {}, const HeapShape& heap = {});
+// reserved bytes above the limit mean that even this was not enough. `placed`: its region serves the Pass, where it fits (step_placement.hpp).
+Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& start = {}, const HeapShape& heap = {},
+                   const std::shared_ptr<const PlannedStep>& placed = nullptr);
 
 }  // namespace reprise

@@ -1,5 +1,7 @@
 #include "tests/allocator/program.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -37,6 +39,69 @@ class Intervals {
   std::size_t total_ = 0;
 };
 
+// What the next operations will ask for, with mistakes: pieces left out, of another size, said to die too early or to be there always.
+class Foresight {
+ public:
+  Foresight(const Program& program, std::size_t first, std::array<bool, kSlots> taken, const AllocatorOptions& options)
+      : random_(program[first].bytes), options_(options) {
+    const std::size_t last = std::min(program.size(), first + 20 + program[first].bytes % 600);
+    std::array<std::size_t, kSlots> piece{};  // one more than the number in pieces_; 0: none
+    for (std::size_t i = first + 1; i < last; ++i) {
+      const std::size_t slot = program[i].slot % kSlots;
+      const bool frees = program[i].kind == Kind::kFree || (program[i].kind == Kind::kAllocate && taken[slot]);
+      if (frees && piece[slot] != 0) pieces_[piece[slot] - 1].dies_before = static_cast<std::uint32_t>(pieces_.size());
+      if (frees || program[i].kind == Kind::kAllocate) {
+        piece[slot] = 0;
+        taken[slot] = !frees;
+      }
+      if (!frees && program[i].kind == Kind::kAllocate && program[i].bytes > options.small_limit_bytes && random_() % 16 != 0) {
+        pieces_.push_back({.bytes = rounded(program[i].bytes)});
+        piece[slot] = pieces_.size();
+      }
+    }
+    mistake();
+  }
+
+  std::shared_ptr<const PlannedStep> step() {
+    for (std::size_t n = 0; n < pieces_.size(); ++n) pieces_[n].offset = lowest_gap(n);
+    return std::make_shared<const PlannedStep>(pieces_);
+  }
+
+ private:
+  std::size_t rounded(std::size_t bytes) const {
+    return std::max((bytes + options_.rounding_bytes - 1) / options_.rounding_bytes * options_.rounding_bytes,
+                    options_.small_limit_bytes + options_.rounding_bytes);
+  }
+  void mistake() {
+    for (std::size_t n = 0; n < pieces_.size(); ++n) {
+      PlannedPiece& one = pieces_[n];
+      if (one.dies_before <= n) one.dies_before = static_cast<std::uint32_t>(n + 1);
+      const auto dice = random_() % 32;
+      if (dice == 0) one.bytes += options_.rounding_bytes;
+      if (dice == 1) one.dies_before = static_cast<std::uint32_t>(n + 1);
+      if (dice == 2) one.always = true;
+    }
+  }
+  bool meet(std::size_t a, std::size_t b) const { return pieces_[a].always || pieces_[b].always || (pieces_[a].dies_before > b && pieces_[b].dies_before > a); }
+  std::size_t lowest_gap(std::size_t n) const {
+    std::size_t offset = 0;
+    for (bool moved = true; moved;) {
+      moved = false;
+      for (std::size_t other = 0; other < n; ++other) {
+        const std::size_t end = pieces_[other].offset + pieces_[other].bytes;
+        if (!meet(n, other) || end <= offset || pieces_[other].offset >= offset + pieces_[n].bytes) continue;
+        offset = end;
+        moved = true;
+      }
+    }
+    return offset;
+  }
+
+  std::mt19937_64 random_;
+  AllocatorOptions options_;
+  std::vector<PlannedPiece> pieces_;
+};
+
 struct Slot {
   void* pointer = nullptr;
   std::size_t bytes = 0;
@@ -52,7 +117,8 @@ class Run {
         allocator_(*device_, setting.options),
         slots_(kSlots) {}
 
-  std::string apply(const Operation& operation) {
+  std::string apply(const Program& program, std::size_t index) {
+    const Operation& operation = program[index];
     Slot& slot = slots_[operation.slot % kSlots];
     std::string wrong;
     switch (operation.kind) {
@@ -62,6 +128,8 @@ class Run {
       case Kind::kTrim: allocator_.trim(); break;
       case Kind::kCap: wrong = cap(operation.bytes); break;
       case Kind::kUncap: allocator_.set_cap(kNoCap); break;
+      case Kind::kPlan: allocator_.begin_planned(Foresight(program, index, taken(), setting_.options).step()); break;
+      case Kind::kEndPlan: allocator_.end_planned(); break;
     }
     const Statistics now = allocator_.statistics();
     if (now.live_bytes != intervals_.total()) return "live_bytes is " + std::to_string(now.live_bytes) + ", reference " + std::to_string(intervals_.total());
@@ -69,6 +137,7 @@ class Run {
     return wrong;
   }
   std::string check() const { return allocator_.check_invariants(); }
+  Statistics statistics() const { return allocator_.statistics(); }
   std::string finish() {
     std::size_t seen = 0;
     allocator_.visit_live([&](void*, std::size_t, Tag) { ++seen; });
@@ -82,6 +151,11 @@ class Run {
   }
 
  private:
+  std::array<bool, kSlots> taken() const {
+    std::array<bool, kSlots> all{};
+    for (std::size_t i = 0; i < kSlots; ++i) all[i] = slots_[i].pointer != nullptr;
+    return all;
+  }
   std::string allocate(Slot& slot, std::size_t bytes) {
     void* const pointer = allocator_.allocate(bytes);
     if (pointer == nullptr) return setting_.host && allocator_.statistics().cap_bytes == kNoCap ? "no memory without a cap" : "";
@@ -143,20 +217,21 @@ Program random_program(std::uint64_t seed, std::size_t operations) {
       operation.kind = Kind::kTag;
       operation.bytes = random() % 100000;
     } else {
-      operation.kind = dice < 993 ? Kind::kTrim : dice < 997 ? Kind::kCap : Kind::kUncap;
+      operation.kind = dice < 992 ? Kind::kTrim : dice < 995 ? Kind::kCap : dice < 997 ? Kind::kUncap : dice < 999 ? Kind::kPlan : Kind::kEndPlan;
       operation.bytes = random() % (1 << 20);
     }
   }
   return program;
 }
 
-std::string run(const Program& program, const Setting& setting) {
+std::string run(const Program& program, const Setting& setting, Statistics* last) {
   Run state(setting);
   for (std::size_t i = 0; i < program.size(); ++i) {
-    std::string wrong = state.apply(program[i]);
+    std::string wrong = state.apply(program, i);
     if (wrong.empty() && i % setting.check_every == 0) wrong = state.check();
     if (!wrong.empty()) return "operation " + std::to_string(i) + ": " + wrong;
   }
+  if (last != nullptr) *last = state.statistics();
   if (auto wrong = state.check(); !wrong.empty()) return wrong;
   return state.finish();
 }
@@ -181,7 +256,7 @@ Program minimised(Program program, const Setting& original) {
 }
 
 std::string as_source(const Program& program) {
-  static constexpr const char* kNames[] = {"kAllocate", "kFree", "kTag", "kTrim", "kCap", "kUncap"};
+  static constexpr const char* kNames[] = {"kAllocate", "kFree", "kTag", "kTrim", "kCap", "kUncap", "kPlan", "kEndPlan"};
   std::string text = "const Program program = {\n";
   for (const Operation& one : program) {
     text += std::string("    {.kind = Kind::") + kNames[static_cast<int>(one.kind)] + ", .slot = " + std::to_string(one.slot) +

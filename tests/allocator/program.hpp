@@ -10,12 +10,12 @@
 
 namespace reprise::testing {
 
-enum class Kind { kAllocate, kFree, kTag, kTrim, kCap, kUncap };
+enum class Kind { kAllocate, kFree, kTag, kTrim, kCap, kUncap, kPlan, kEndPlan };
 
 struct Operation {
   Kind kind = Kind::kAllocate;
   std::size_t slot = 0;   // which of the program's pointers
-  std::size_t bytes = 0;  // kAllocate: size; kCap: room above reserved
+  std::size_t bytes = 0;  // kAllocate: size; kCap: room above reserved; kPlan: how many operations, and which mistakes about them
 };
 using Program = std::vector<Operation>;
 
@@ -27,7 +27,7 @@ struct Setting {
 };
 
 Program random_program(std::uint64_t seed, std::size_t operations);
-std::string run(const Program& program, const Setting& setting);  // empty, or what went wrong
+std::string run(const Program& program, const Setting& setting, Statistics* last = nullptr);  // empty, or what went wrong
 Program minimised(Program program, const Setting& setting);
 std::string as_source(const Program& program);
 

@@ -10,8 +10,11 @@ namespace {
 void expect_right(const Setting& setting) {
   const std::uint64_t seed = std::random_device{}();
   const Program program = random_program(seed, 20'000);
-  const std::string wrong = run(program, setting);
+  Statistics last;
+  const std::string wrong = run(program, setting, &last);
   EXPECT_EQ(wrong, "") << "seed " << seed << "\n" << as_source(minimised(program, setting));
+  EXPECT_GT(last.planned_hits, 0u) << "seed " << seed;
+  EXPECT_GT(last.planned_misses, 0u) << "seed " << seed;
 }
 
 TEST(RandomProgram, HostWithThreadCaches) { expect_right({}); }

@@ -1,0 +1,163 @@
+#include "allocator/planned_region.hpp"
+
+#include <algorithm>
+
+namespace reprise {
+
+bool PlannedRegion::prepare(std::shared_ptr<const PlannedStep> step, std::size_t strangers) noexcept {
+  const std::size_t count = step->pieces().size();
+  try {
+    due_.assign(count + 1, nullptr);
+    occupied_.assign(count, 0);
+    sorted_.reserve(count + strangers);
+  } catch (...) {
+    return false;
+  }
+  step_ = std::move(step);
+  return true;
+}
+
+void PlannedRegion::begin(std::size_t base) noexcept {
+  pieces_ = step_->pieces().data();
+  count_ = step_->pieces().size();
+  base_ = base;
+  next_ = 0;
+  late_ = nullptr;
+  live_count_ = live_bytes_ = 0;
+}
+
+void PlannedRegion::adopt(Piece* piece) noexcept {
+  const std::size_t slot = step_->always_at(piece->offset - base_, piece->bytes);
+  piece->planned = true;
+  piece->slot = slot == count_ ? kNoSlot : static_cast<std::uint32_t>(slot);
+  if (slot != count_) occupied_[slot] = 1;
+  link(list_of(*piece), piece);
+  ++live_count_;
+  live_bytes_ += piece->bytes;
+}
+
+std::vector<Piece*>& PlannedRegion::end() noexcept {
+  sorted_.clear();
+  const auto gather = [&](Piece* piece) {
+    for (; piece != nullptr; piece = piece->bin_next) sorted_.push_back(piece);  // room was reserved
+  };
+  gather(late_);
+  for (Piece* const head : due_) gather(head);
+  std::sort(sorted_.begin(), sorted_.end(), [](const Piece* a, const Piece* b) { return a->offset < b->offset; });
+  for (Piece* const piece : sorted_) {
+    piece->planned = false;
+    piece->bin_previous = piece->bin_next = nullptr;
+  }
+  count_ = 0;
+  live_count_ = live_bytes_ = 0;
+  step_.reset();
+  return sorted_;
+}
+
+void PlannedRegion::link(Piece*& head, Piece* piece) noexcept {
+  piece->bin_previous = nullptr;
+  piece->bin_next = head;
+  if (head != nullptr) head->bin_previous = piece;
+  head = piece;
+}
+
+Piece*& PlannedRegion::list_of(const Piece& piece) noexcept {
+  if (piece.slot == kNoSlot) return late_;
+  const PlannedPiece& planned = pieces_[piece.slot];
+  const std::size_t time = planned.always ? count_ : std::min<std::size_t>(planned.dies_before, count_);
+  return time <= next_ && time < count_ ? late_ : due_[time];
+}
+
+// From here on `next` is expected: what is due by then and still lives is late.
+void PlannedRegion::pass_to(std::size_t next) noexcept {
+  while (next_ < next) {
+    ++next_;
+    if (next_ == count_) return;  // no piece is left that something could be late for
+    while (Piece* const piece = due_[next_]) {
+      due_[next_] = piece->bin_next;
+      link(late_, piece);
+    }
+  }
+}
+
+bool PlannedRegion::overlaps_late(const PlannedPiece& planned) const noexcept {
+  const std::size_t begin = base_ + planned.offset, end = begin + planned.bytes;
+  std::size_t looked = 0;
+  for (const Piece* late = late_; late != nullptr; late = late->bin_next) {
+    if (++looked > kMostLate || (late->offset < end && begin < late->offset + late->bytes)) return true;
+  }
+  return false;
+}
+
+bool PlannedRegion::any_near(std::size_t bytes) noexcept {
+  const std::size_t last = std::min(count_, next_ + kLookAhead);
+  std::size_t found = next_;
+  while (found < last && pieces_[found].bytes != bytes) ++found;
+  if (found < last) {
+    pass_to(found);
+    if (!occupied_[found] && !overlaps_late(pieces_[found])) return true;
+    pass_to(found + 1);
+  }
+  ++misses_;
+  return false;
+}
+
+void PlannedRegion::put(Piece* piece) noexcept {
+  piece->planned = true;
+  piece->slot = static_cast<std::uint32_t>(next_);
+  occupied_[next_] = 1;
+  link(list_of(*piece), piece);
+  ++live_count_;
+  live_bytes_ += piece->bytes;
+  ++hits_;
+  pass_to(next_ + 1);
+}
+
+void PlannedRegion::remove(Piece* piece) noexcept {
+  if (piece->bin_next != nullptr) piece->bin_next->bin_previous = piece->bin_previous;
+  (piece->bin_previous != nullptr ? piece->bin_previous->bin_next : list_of(*piece)) = piece->bin_next;
+  if (piece->slot != kNoSlot) occupied_[piece->slot] = 0;
+  piece->planned = false;
+  --live_count_;
+  live_bytes_ -= piece->bytes;
+}
+
+std::vector<const Piece*> PlannedRegion::live() const {
+  std::vector<const Piece*> all;
+  if (!active()) return all;
+  const auto gather = [&](const Piece* piece) {
+    for (; piece != nullptr; piece = piece->bin_next) all.push_back(piece);
+  };
+  gather(late_);
+  for (const Piece* const head : due_) gather(head);
+  std::sort(all.begin(), all.end(), [](const Piece* a, const Piece* b) { return a->offset < b->offset; });
+  return all;
+}
+
+std::string PlannedRegion::check() const {
+  if (!active()) return {};
+  std::size_t bytes = 0, count = 0;
+  for (std::size_t time = 0; time < due_.size(); ++time) {
+    for (const Piece* piece = due_[time]; piece != nullptr; piece = piece->bin_next) {
+      if (time <= next_ && time < count_) return "R3: a late piece is in the list of time " + std::to_string(time);
+      if (piece->slot == kNoSlot) return "R3: a piece that is nobody's is due";
+      const PlannedPiece& planned = pieces_[piece->slot];
+      if (!planned.always && std::min<std::size_t>(planned.dies_before, count_) != time) return "R3: a piece is in the list of time " + std::to_string(time);
+      if (piece->offset != base_ + planned.offset || piece->bytes != planned.bytes || !occupied_[piece->slot]) return "R2: a piece is not in its place";
+    }
+  }
+  std::size_t end = base_;
+  for (const Piece* piece : live()) {
+    if (piece->offset < end || piece->offset + piece->bytes > base_ + step_->region_bytes()) {
+      return "R2: a live piece overlaps or is outside, at offset " + std::to_string(piece->offset);
+    }
+    if (!piece->planned) return "R2: a live piece is not marked, at offset " + std::to_string(piece->offset);
+    end = piece->offset + piece->bytes;
+    bytes += piece->bytes;
+    ++count;
+  }
+  if (bytes != live_bytes_) return "R4: live bytes are " + std::to_string(live_bytes_) + ", expected " + std::to_string(bytes);
+  return count == live_count_ ? "" : "R4: live pieces are " + std::to_string(live_count_) + ", expected " + std::to_string(count);
+}
+
+}  // namespace reprise

@@ -1,0 +1,80 @@
+#include "policy/step_placement.hpp"
+
+#include <algorithm>
+
+#include "policy/placement.hpp"
+
+namespace reprise {
+namespace {
+
+// Takes nothing, and writes down what was asked for. The Profile's outside buffers are asked for first.
+class LogMemory final : public Memory {
+ public:
+  LogMemory(AllocationLog& log, int32_t outside) : log_(log), outside_(outside) {}
+  void* take(int64_t bytes) override {
+    void* const address = reinterpret_cast<void*>(++last_);
+    if (outside_-- <= 0) log_.allocate(address, bytes);
+    return address;
+  }
+  void give(void* pointer, int64_t bytes) override { log_.free(pointer, bytes); }
+
+ private:
+  AllocationLog& log_;
+  int32_t outside_;
+  uintptr_t last_ = 0;
+};
+
+}  // namespace
+
+int64_t AllocationLog::rounded(int64_t bytes) const {
+  const auto rounding = static_cast<int64_t>(heap_.rounding_bytes);
+  return (bytes + rounding - 1) / rounding * rounding;
+}
+
+void AllocationLog::allocate(const void* address, int64_t bytes) {
+  free(address, 0);  // where a free was not seen, its address coming back says it
+  if (bytes <= static_cast<int64_t>(heap_.small_limit_bytes)) return;
+  live_[address] = pieces_.size();
+  pieces_.push_back({.bytes = static_cast<size_t>(rounded(bytes))});
+}
+
+void AllocationLog::free(const void* address, int64_t bytes) {
+  const auto found = live_.find(address);
+  if (found != live_.end()) {
+    pieces_[found->second].dies_before = static_cast<uint32_t>(pieces_.size());
+    live_.erase(found);
+  } else if (bytes > static_cast<int64_t>(heap_.small_limit_bytes)) {
+    outside_[rounded(bytes)]++;
+  }
+}
+
+std::shared_ptr<const PlannedStep> AllocationLog::placed(int64_t looks) const {
+  if (pieces_.empty()) return nullptr;
+  std::vector<PlannedPiece> pieces = pieces_;
+  std::vector<Lifetime> lifetimes;
+  const auto end = static_cast<int64_t>(pieces.size());
+  auto outside = outside_;
+  for (size_t n = 0; n < pieces.size(); n++) {
+    PlannedPiece& piece = pieces[n];
+    const auto bytes = static_cast<int64_t>(piece.bytes);
+    const bool outlives = piece.dies_before == PlannedPiece::kOutlives;
+    if (const auto like = outside.find(bytes); outlives && like != outside.end() && like->second > 0) {
+      like->second--;
+      piece.always = true;
+    }
+    lifetimes.push_back({bytes, piece.always ? 0 : static_cast<int64_t>(n), outlives ? end : static_cast<int64_t>(piece.dies_before)});
+  }
+  const Placement placement = place(lifetimes, {.alignment = static_cast<int64_t>(heap_.rounding_bytes), .looks = looks});
+  for (size_t n = 0; n < pieces.size(); n++) pieces[n].offset = static_cast<size_t>(placement.offsets[n]);
+  return std::make_shared<const PlannedStep>(std::move(pieces));
+}
+
+std::shared_ptr<const PlannedStep> placed_step(const Plan& plan, const Profile& profile, const HeapShape& heap, int64_t looks) {
+  AllocationLog log(heap);
+  LogMemory memory(log, profile.data().outside_buffers);
+  Simulated counts;
+  execute(plan, profile, memory, counts);
+  return log.placed(looks);
+}
+
+}  // namespace reprise

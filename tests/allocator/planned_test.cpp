@@ -1,0 +1,289 @@
+// A step that repeats, served from a planned region: exactly, with every kind of mismatch, and from several threads.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <optional>
+#include <random>
+#include <stdexcept>
+#include <thread>
+
+#include "allocator/caching_allocator.hpp"
+#include "allocator/host/host_device.hpp"
+#include "allocator/simulated/simulated_device.hpp"
+
+namespace reprise {
+namespace {
+
+constexpr std::size_t kKilo = 1024;
+constexpr std::size_t kMega = kKilo * kKilo;
+
+std::shared_ptr<const PlannedStep> planned(std::vector<PlannedPiece> pieces) { return std::make_shared<const PlannedStep>(std::move(pieces)); }
+
+// a and b side by side, then c in the place of a, then d, which outlives the step, in the place of b.
+std::shared_ptr<const PlannedStep> four_pieces() {
+  return planned({{.bytes = 64 * kKilo, .offset = 0, .dies_before = 2},
+                  {.bytes = 32 * kKilo, .offset = 64 * kKilo, .dies_before = 3},
+                  {.bytes = 48 * kKilo, .offset = 0, .dies_before = 4},
+                  {.bytes = 16 * kKilo, .offset = 64 * kKilo}});
+}
+
+struct Simulated {
+  explicit Simulated(std::size_t cap = kNoCap) : allocator(device, {.cap_bytes = cap}) {}
+  ~Simulated() { EXPECT_EQ(allocator.check_invariants(), ""); }
+  std::byte* take(std::size_t bytes) {
+    auto* const pointer = static_cast<std::byte*>(allocator.allocate(bytes));
+    EXPECT_NE(pointer, nullptr);
+    EXPECT_EQ(allocator.check_invariants(), "");
+    return pointer;
+  }
+  void give(void* pointer) {
+    allocator.deallocate(pointer);
+    EXPECT_EQ(allocator.check_invariants(), "");
+  }
+  std::uint64_t hits() const { return allocator.statistics().planned_hits; }
+  std::uint64_t misses() const { return allocator.statistics().planned_misses; }
+
+  SimulatedDevice device{256 * kMega, 4096};
+  CachingAllocator allocator;
+};
+
+// The four, as planned. Returns d, which is to be freed.
+std::array<std::byte*, 4> follow(Simulated& one) {
+  std::byte* const a = one.take(64 * kKilo);
+  std::byte* const b = one.take(32 * kKilo - 7);  // requests are rounded before they are compared
+  one.give(a);
+  std::byte* const c = one.take(48 * kKilo);
+  one.give(b);
+  std::byte* const d = one.take(16 * kKilo);
+  one.give(c);
+  return {a, b, c, d};
+}
+
+TEST(Planned, EveryPieceIsAtItsOffsetAndNoDeviceCallIsMade) {
+  Simulated one;
+  std::byte* base = nullptr;
+  std::uint64_t calls = 0;
+  for (int step = 0; step < 3; ++step) {
+    ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+    const auto [a, b, c, d] = follow(one);
+    one.allocator.end_planned();
+    if (step == 0) base = a, calls = one.allocator.statistics().device_calls;
+    EXPECT_EQ(a, base);
+    EXPECT_EQ(b, base + 64 * kKilo);
+    EXPECT_EQ(c, base);
+    EXPECT_EQ(d, base + 64 * kKilo);
+    EXPECT_EQ(one.allocator.check_invariants(), "");
+    one.give(d);
+  }
+  EXPECT_EQ(one.hits(), 12u);
+  EXPECT_EQ(one.misses(), 0u);
+  EXPECT_EQ(one.allocator.statistics().device_calls, calls);
+  EXPECT_EQ(one.allocator.statistics().reserved_bytes, 96 * kKilo);  // the region, and nothing beside it
+}
+
+TEST(Planned, AnotherSizeIsServedElsewhereAndTheRestAsPlanned) {
+  Simulated one;
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  std::byte* const a = one.take(64 * kKilo);
+  std::byte* const other = one.take(40 * kKilo);  // instead of b
+  EXPECT_TRUE(other >= a + 96 * kKilo || other + 40 * kKilo <= a);
+  one.give(a);
+  EXPECT_EQ(one.take(48 * kKilo), a);
+  EXPECT_EQ(one.hits(), 2u);
+  EXPECT_EQ(one.misses(), 1u);
+}
+
+TEST(Planned, AnotherOrderIsServedAndHealsWithTheNextStep) {
+  Simulated one;
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  std::byte* const b = one.take(32 * kKilo);
+  std::byte* const a = one.take(64 * kKilo);  // b was served: a was passed over
+  EXPECT_EQ(one.hits(), 1u);
+  EXPECT_EQ(one.misses(), 1u);
+  one.give(a);
+  one.give(b);
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  follow(one);
+  EXPECT_EQ(one.hits(), 5u);
+  EXPECT_EQ(one.misses(), 1u);
+}
+
+TEST(Planned, WhatIsStillThereKeepsItsBytes) {
+  Simulated one;
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  std::byte* const a = one.take(64 * kKilo);
+  std::byte* const b = one.take(32 * kKilo);
+  std::byte* const c = one.take(48 * kKilo);  // a is not freed as it should be
+  EXPECT_TRUE(c >= a + 96 * kKilo || c + 48 * kKilo <= a);
+  EXPECT_EQ(one.misses(), 1u);
+  one.give(b);
+  EXPECT_EQ(one.take(16 * kKilo), b);  // what a is not in the way of is served
+  one.allocator.end_planned();
+  one.give(a);  // an ordinary piece now
+  one.give(c);
+}
+
+TEST(Planned, APieceThatIsPassedOverLeavesTheOthersAlone) {
+  Simulated one;
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  std::byte* const a = one.take(64 * kKilo);
+  one.give(a);
+  EXPECT_EQ(one.take(48 * kKilo), a);  // b never came
+  EXPECT_EQ(one.misses(), 0u);
+}
+
+TEST(Planned, AnAlwaysPieceMayBeLeftFromTheStepBefore) {
+  const auto step = planned({{.bytes = 64 * kKilo, .offset = 0, .dies_before = 1}, {.bytes = 32 * kKilo, .offset = 64 * kKilo, .always = true}});
+  Simulated one;
+  ASSERT_TRUE(one.allocator.begin_planned(step));
+  one.give(one.take(64 * kKilo));
+  std::byte* gradient = one.take(32 * kKilo);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(one.allocator.begin_planned(step));
+    EXPECT_EQ(one.allocator.check_invariants(), "");
+    std::byte* const a = one.take(64 * kKilo);
+    EXPECT_EQ(a + 64 * kKilo, gradient);
+    one.give(gradient);
+    one.give(a);
+    EXPECT_EQ(one.take(32 * kKilo), gradient);
+  }
+  EXPECT_EQ(one.misses(), 0u);
+}
+
+TEST(Planned, TheRegionMovesAwayFromAStranger) {
+  Simulated one;
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  std::byte* const d = follow(one)[3];
+  one.allocator.end_planned();
+  std::byte* const stranger = one.take(8 * kKilo);  // where the region was
+  one.give(d);
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  for (std::byte* piece : follow(one)) EXPECT_TRUE(piece >= stranger + 8 * kKilo || piece + 16 * kKilo <= stranger);
+  EXPECT_EQ(one.misses(), 0u);
+}
+
+TEST(Planned, UnderTheCapAStrangerStays) {
+  Simulated one(104 * kKilo);
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  std::byte* const d = follow(one)[3];
+  one.allocator.end_planned();
+  std::byte* const stranger = one.take(12 * kKilo);  // where the region was: there is no room beside it
+  one.give(d);
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  EXPECT_EQ(one.allocator.check_invariants(), "");
+  one.give(stranger);
+  follow(one);
+  EXPECT_EQ(one.misses(), 0u);
+}
+
+TEST(Planned, ARequestThatWouldFailGivesTheRegionUp) {
+  Simulated one(128 * kKilo);
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  std::byte* const a = one.take(64 * kKilo);
+  one.take(56 * kKilo);  // the region's 96 KiB and this are over the cap
+  EXPECT_EQ(one.allocator.statistics().planned_steps_given_up, 1u);
+  one.give(a);
+  EXPECT_LE(one.allocator.statistics().peak_reserved_bytes, 128 * kKilo);
+}
+
+TEST(Planned, ARegionThatDoesNotFitIsNotBegun) {
+  Simulated one(80 * kKilo);
+  EXPECT_FALSE(one.allocator.begin_planned(four_pieces()));
+  EXPECT_EQ(one.allocator.check_invariants(), "");
+  one.take(64 * kKilo);
+  EXPECT_EQ(one.hits() + one.misses(), 0u);
+}
+
+TEST(Planned, SizesThatAreNoPiecesOfThisAllocatorAreRefused) {
+  Simulated one;
+  EXPECT_FALSE(one.allocator.begin_planned(planned({{.bytes = 2000}})));
+  EXPECT_FALSE(one.allocator.begin_planned(planned({{.bytes = 64}})));
+  EXPECT_FALSE(one.allocator.begin_planned(planned({{.bytes = 2048, .offset = 32}})));
+  EXPECT_FALSE(one.allocator.begin_planned(nullptr));
+}
+
+TEST(Planned, AStreamThatIsBehindHoldsItsPiece) {
+  Simulated one;
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  std::byte* const a = one.take(64 * kKilo);
+  one.take(32 * kKilo);
+  one.device.launch(7);
+  ASSERT_TRUE(one.allocator.record_stream(a, 7));
+  one.give(a);
+  std::byte* const c = one.take(48 * kKilo);
+  EXPECT_TRUE(c >= a + 64 * kKilo || c + 48 * kKilo <= a);
+  EXPECT_EQ(one.misses(), 1u);
+}
+
+TEST(Planned, TrimEndsTheStepAndGivesAllBack) {
+  Simulated one;
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  one.give(one.take(64 * kKilo));
+  one.allocator.trim();
+  EXPECT_EQ(one.allocator.statistics().reserved_bytes, 0u);
+  EXPECT_EQ(one.allocator.check_invariants(), "");
+}
+
+TEST(Planned, EverythingLiveIsShown) {
+  Simulated one;
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  std::byte* const a = one.take(64 * kKilo);
+  std::byte* const other = one.take(40 * kKilo);
+  std::vector<void*> shown;
+  one.allocator.visit_live([&](void* pointer, std::size_t, Tag) { shown.push_back(pointer); });
+  EXPECT_EQ(shown.size(), 2u);
+  EXPECT_TRUE(std::count(shown.begin(), shown.end(), a) == 1 && std::count(shown.begin(), shown.end(), other) == 1);
+  std::size_t live = 0, free = 0;
+  for (const Stretch& s : one.allocator.stretches()) (s.state == Stretch::State::kLive ? live : free) += s.bytes;
+  EXPECT_EQ(live, 104 * kKilo);
+  EXPECT_EQ(live + free, one.allocator.statistics().reserved_bytes);
+}
+
+TEST(PlannedStep, RefusesPiecesThatMeet) {
+  EXPECT_THROW(planned({{.bytes = 64, .offset = 0, .dies_before = 2}, {.bytes = 64, .offset = 32}}), std::invalid_argument);
+  EXPECT_THROW(planned({{.bytes = 64, .offset = 0, .dies_before = 1}, {.bytes = 64, .offset = 32, .always = true}}), std::invalid_argument);
+  EXPECT_THROW(planned({{.bytes = 64, .offset = 0, .dies_before = 0}}), std::invalid_argument);
+  EXPECT_THROW(planned({{.bytes = 0, .offset = 0}}), std::invalid_argument);
+  EXPECT_NO_THROW(planned({{.bytes = 64, .offset = 0, .dies_before = 1}, {.bytes = 64, .offset = 32}}));
+}
+
+// One thread follows the step and lets others free what it took, while they allocate for themselves: every byte stays its owner's.
+TEST(Planned, ThreadsShareTheAllocatorWhileAStepIsFollowed) {
+  HostDevice device;
+  CachingAllocator allocator(device);
+  std::atomic<std::byte*> handed{nullptr};
+  std::atomic<bool> stop{false}, wrong{false};
+  const auto other = [&](unsigned seed) {
+    std::mt19937 random(seed);
+    while (!stop.load(std::memory_order_relaxed)) {
+      if (std::byte* const got = handed.exchange(nullptr)) allocator.deallocate(got);
+      const std::size_t bytes = 16 * kKilo * (1 + random() % 4);
+      auto* const own = static_cast<std::byte*>(allocator.allocate(bytes));
+      std::memset(own, static_cast<int>(seed), bytes);
+      for (std::size_t i = 0; i < bytes; i += 512) wrong = wrong || own[i] != static_cast<std::byte>(seed);
+      allocator.deallocate(own);
+    }
+  };
+  std::thread first(other, 1), second(other, 2);
+  for (int step = 0; step < 300; ++step) {
+    EXPECT_TRUE(allocator.begin_planned(four_pieces()));
+    for (const std::size_t bytes : {64 * kKilo, 32 * kKilo, 48 * kKilo, 16 * kKilo}) {
+      auto* const piece = static_cast<std::byte*>(allocator.allocate(bytes));
+      std::memset(piece, 3, bytes);
+      for (std::size_t i = 0; i < bytes; i += 512) wrong = wrong || piece[i] != std::byte{3};
+      if (std::byte* const left = handed.exchange(piece)) allocator.deallocate(left);
+    }
+    if (step % 3 == 0) allocator.end_planned();
+  }
+  stop = true;
+  first.join();
+  second.join();
+  allocator.deallocate(handed.load());
+  EXPECT_FALSE(wrong);
+  EXPECT_EQ(allocator.check_invariants(), "");
+}
+
+}  // namespace
+}  // namespace reprise
