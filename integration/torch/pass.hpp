@@ -19,6 +19,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <mutex>
@@ -30,6 +31,7 @@
 #include <vector>
 
 #include "integration/torch/conditions.hpp"
+#include "integration/torch/device_clock.hpp"
 #include "integration/torch/operator_facts.hpp"
 #include "integration/torch/overflow.hpp"
 #include "integration/torch/streams.hpp"
@@ -74,6 +76,7 @@ struct Op {
   bool hidden_write = false;  // its hidden writes happened (R6)
   double forward_seconds = 0;
   double replay_seconds = 0;
+  void saw_replay(double seconds) { replay_seconds = replay_seconds > 0 ? std::min(replay_seconds, seconds) : seconds; }
   uint64_t match = 0;                                    // operator, Values read, shapes, bytes made: equal in every repetition of the same step
   uint64_t signature = 0;                                // the same without the Values: equal for equal work at another place
   std::vector<int32_t> reads;                            // filled while tracing: the Values of the Refs
@@ -218,6 +221,7 @@ class Pass {
   Trace trace(const std::unordered_map<c10::StorageImpl*, int32_t>& parameter_regions, std::vector<std::string> regions) const;
   std::vector<uint64_t> matches() const;
   PassSeconds op_seconds() const;
+  void read_clock();  // the device's, where there is one: waits for it. Until then an Op's seconds are those of its launch
   const PassOptions& options() const { return options_; }
   bool plan_held() const { return options_.following && broken_at_ == kNever && ops_.size() == options_.following->match.size(); }
   bool caught_something() const { return caught_; }
@@ -308,6 +312,7 @@ class Pass {
   int64_t overflow_start_bytes_ = -1;  // in the temporary file when it was allowed; -1: it was not
   bool only_measured_ = false;
   std::atomic<int64_t> revoked_bytes_{0};
+  std::unique_ptr<DeviceClock> clock_;  // on a device, where Ops are measured
   Replay* running_ = nullptr;
   std::atomic<std::thread::id> replaying_{};
 };

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 
+import simcuda
 from simulated import Family
 
 FAMILIES = {"engine": Family(numeric=True, devices=2), "engine_late": Family(numeric=True, late=True)}
@@ -157,12 +158,71 @@ def what_does_not_fit_raises_and_a_smaller_step_goes_on(device):
     except torch.OutOfMemoryError as error:
         assert isinstance(error, reprise.Infeasible), type(error)
         assert "CUDA out of memory" in str(error) and "the limit on both" in str(error), error
+        smallest = error.smallest_budget
     else:
         raise AssertionError("a step of four times the size fits into a quarter")
+    assert smallest > budget, (smallest, budget)
+    assert reprise.memory_stats()["live_bytes"] <= budget, "what overflowed into pinned memory is gone"
     gc.collect()
     torch.cuda.empty_cache()
     small = Run(small_gpt, budget, steps=2, batch=1)
     assert small.over == 0
+    gc.collect()
+    torch.cuda.empty_cache()
+    named = Run(small_gpt, smallest, steps=3, batch=4 * BATCH)
+    assert named.over == 0 and named.equals(Run(small_gpt, steps=3, batch=4 * BATCH)), "the budget that it names is one that works"
+
+
+KERNEL_SECONDS = 8e-6  # of every kernel in numeric mode
+
+
+def seconds_of(name):
+    import reprise
+
+    return [op["forward_seconds"] for op in reprise.profile().data["body"]["ops"] if op["name"] == name]
+
+
+@engine
+def seconds_are_cupti_s(device):
+    """Kernels' own time by the device's records, to the nanosecond of the virtual clock: nothing of the launch."""
+    import reprise
+
+    Run(small_gpt, steps=2, policy="full")
+    seconds = reprise.report().data["seconds"]
+    assert seconds == {"source": "CUPTI activity records", "dropped_records": 0, "unclaimed_seconds": seconds["unclaimed_seconds"]}, seconds
+    assert seconds["unclaimed_seconds"] > 10 * KERNEL_SECONDS, "backward's own kernels are no Op's"
+    for name in ("aten::addmm", "aten::gelu", "aten::native_layer_norm"):
+        found = seconds_of(name)
+        assert len(found) >= 5 and all(abs(value - KERNEL_SECONDS) < 1e-12 for value in found), (name, found)
+    assert "seconds of operators: CUPTI activity records, 0 records lost" in str(reprise.report())
+
+
+@engine
+def what_cupti_lost_is_said(device):
+    import ctypes
+
+    import reprise
+
+    library = ctypes.CDLL(next(str(path) for path in simcuda.libraries() if path.name.startswith("libcupti")))
+    library.simcuda_cupti_drops(6)
+    Run(small_gpt, steps=1, policy="full")
+    assert reprise.report().data["seconds"]["dropped_records"] == 6
+    assert "6 records lost" in str(reprise.report())
+
+
+@engine
+def events_where_records_are_not_to_be_had(device):
+    import reprise
+
+    device.fail("cuptiSubscribe")
+    Run(small_gpt, steps=1, policy="full")
+    source = reprise.report().data["seconds"]["source"]
+    assert source.startswith("CUDA events: CUPTI is held by another tool, or does not work here: "), source
+    assert all(value >= KERNEL_SECONDS for value in seconds_of("aten::addmm")), "an event before and one after"
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+        Run(small_gpt, steps=1, policy="full")
+    assert reprise.report().data["seconds"]["source"] == "CUDA events: torch's profiler is on, and records are its"
+    assert min(seconds_of("aten::addmm")) >= KERNEL_SECONDS
 
 
 @engine

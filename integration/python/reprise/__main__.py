@@ -1,20 +1,19 @@
-"""`python -m reprise COMMAND`: demo."""
+"""`python -m reprise COMMAND`: demo, simulate."""
 
+import importlib
 import sys
 
-COMMANDS = ("demo",)
+COMMANDS = ("demo", "simulate")
 
 
 def main(arguments):
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m reprise demo [--help]")
+        print("usage: python -m reprise demo|simulate [--help]")
         return 0
     if arguments[0] not in COMMANDS:
-        print(f"reprise: no command '{arguments[0]}'; there is: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"reprise: no command '{arguments[0]}'; there are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    from reprise import demo
-
-    return demo.main(arguments[1:])
+    return importlib.import_module(f"reprise.{arguments[0]}").main(arguments[1:])
 
 
 if __name__ == "__main__":
