@@ -1,6 +1,6 @@
 """The house's rules that a machine can check: who may include whom, sizes, and words that must not appear.
 
-allocator <- profiler <- policy <- integration; torch and Python only in integration, CUDA only in allocator/cuda (and in tests/simcuda, which stands in for it)."""
+allocator <- profiler <- policy <- integration; torch and Python only in integration, CUDA only in allocator/cuda and profiler/cupti (and in tests/simcuda, which stands in for it)."""
 
 import ast
 import pathlib
@@ -16,6 +16,7 @@ INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILIN
 TORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
 PYTHON = re.compile(r"^(Python\.h|nanobind/|pybind11/)")
 CUDA = re.compile(r"^(cuda|cupti|nvrtc|cublas|cudnn|nccl)[\w/]*\.h|^cuda/")
+CUDA_FOLDERS = (("allocator", "cuda"), ("profiler", "cupti"), ("tests", "simcuda"))
 FUNCTION_LINES, FILE_LINES, TEST_FILE_LINES = 60, 400, 600
 
 
@@ -50,8 +51,8 @@ def forbidden_includes(path, text):
             found.append(f"{path}: {layer} may not include {name}")
         if layer and layer != "integration" and (TORCH.match(name) or PYTHON.match(name)):
             found.append(f"{path}: torch and Python belong to integration: {name}")
-        if CUDA.match(name) and path.parts[:2] not in (("allocator", "cuda"), ("tests", "simcuda")):
-            found.append(f"{path}: CUDA belongs to allocator/cuda: {name}")
+        if CUDA.match(name) and path.parts[:2] not in CUDA_FOLDERS:
+            found.append(f"{path}: CUDA belongs to allocator/cuda and profiler/cupti: {name}")
         if name.startswith("../"):
             found.append(f"{path}: include from the root, not {name}")
     return found

@@ -13,6 +13,11 @@ struct Opened {
   Driver driver;
   std::string why_missing;  // empty: all is there
 
+  void add_missing(const char* function) {
+    why_missing += why_missing.empty() ? "the CUDA driver lacks " : ", ";
+    why_missing += function;
+  }
+
   Opened() {
     void* const library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);  // never closed: the table lives as long as the process
     if (library == nullptr) {
@@ -21,7 +26,7 @@ struct Opened {
     }
 #define REPRISE_CUDA_LOOK_UP(name)                                                                         \
   driver.name = reinterpret_cast<decltype(driver.name)>(dlsym(library, REPRISE_CUDA_EXPANDED_TEXT(name))); \
-  if (driver.name == nullptr) why_missing += (why_missing.empty() ? "the CUDA driver lacks " : ", ") + std::string(REPRISE_CUDA_EXPANDED_TEXT(name));
+  if (driver.name == nullptr) add_missing(REPRISE_CUDA_EXPANDED_TEXT(name));
     REPRISE_CUDA_FUNCTIONS(REPRISE_CUDA_LOOK_UP)
 #undef REPRISE_CUDA_LOOK_UP
     if (why_missing.empty() && driver.cuInit(0) != CUDA_SUCCESS) why_missing = "the CUDA driver does not start (cuInit)";

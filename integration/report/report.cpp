@@ -144,6 +144,8 @@ std::string report_as_json(const ReportInput& in) {
                     {"learning_seconds", in.learning_seconds},
                     {"learning_peak_bytes", in.learning_peak_bytes}};
     j["utilization"] = utilization(in);
+    if (!in.clock_source.empty())
+      j["seconds"] = {{"source", in.clock_source}, {"dropped_records", in.clock_dropped}, {"unclaimed_seconds", in.clock_unclaimed_seconds}};
     j["regions"] = json::array();
     for (const RegionRow& r : p.regions())
       j["regions"].push_back(
@@ -188,6 +190,9 @@ std::string report_as_text(const std::string& text) {
                   100 * u["hfu"].get<double>(), 100 * u["mfu_without_plan"].get<double>(), u["roof_flops_per_second"].get<double>() / 1e9);
     line(buffer + u["roof_source"].get<std::string>());
   }
+  if (j.contains("seconds"))
+    line("seconds of operators: " + j["seconds"]["source"].get<std::string>() + ", " + std::to_string(j["seconds"]["dropped_records"].get<uint64_t>()) +
+         " records lost");
   if (j.contains("infeasible")) line("does not fit: " + j["infeasible"]["text"].get<std::string>());
   if (j.contains("plan")) {
     std::snprintf(buffer, sizeof buffer, "plan %s: %lld Values kept, %lld packed, %lld Groups, planned in %.2f s",

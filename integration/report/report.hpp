@@ -21,7 +21,10 @@ struct ReportInput {
   double measured_seconds = 0, learning_seconds = 0, plan_seconds = 0;
   int64_t passes = 0;
   int64_t parameter_bytes = 0, gathered_bytes = 0, communication_bytes = 0;  // this rank's parameters; peaks of the others' and of collectives' buffers
-  std::string ranks_json;                                                    // what ranks agreed on; "" where the process is alone
+  std::string clock_source;                                                  // of the Ops' seconds on a device; "" on the CPU
+  uint64_t clock_dropped = 0;
+  double clock_unclaimed_seconds = 0;
+  std::string ranks_json;  // what ranks agreed on; "" where the process is alone
 };
 
 std::string report_as_json(const ReportInput& input);

@@ -38,6 +38,7 @@ void choose_budgeted_device(c10::Device device) {
   set_budget(kNoCap);
   core = chosen;
   cuda_index = device.is_cpu() ? -1 : device.index();
+  overflow::use_place(device.is_cpu() ? nullptr : cuda_memory()->pinned_memory());
 }
 
 bool set_budget(std::size_t bytes) { return budget_is_on_cpu() ? cpu_core().set_cap(bytes) : cuda_memory()->set_budget(budgeted_device().index(), bytes); }

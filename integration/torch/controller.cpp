@@ -54,6 +54,11 @@ void Controller::enable(Config config, const std::vector<Parameter>& parameters)
   enabled_ = true;
 }
 
+void Controller::set_budget_bytes(int64_t bytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  config_.budget_bytes = bytes;
+}
+
 void Controller::disable() {
   std::lock_guard<std::mutex> lock(mutex_);
   enabled_ = false;
@@ -201,9 +206,8 @@ void Controller::choose(Pass& pass, const FirstCall& first) {
   if (lent) options.following = std::move(lent), options.lent = true;
   // Nobody has seen this step yet, or it is to be refused as soon as ranks speak: it is measured to its end.
   const bool unseen = known.learning || known.derived || known.raise;
-  const bool has_file = config.budget_bytes > 0 && budget_is_on_cpu();  // a GPU's kernels cannot work in a file
-  if (unseen && has_file) pass.may_overflow(std::nullopt);
-  else if (has_file && config.policy == "auto") pass.may_overflow(size_t(config.budget_bytes / kGrace));
+  if (unseen && config.budget_bytes > 0) pass.may_overflow(std::nullopt);
+  else if (config.budget_bytes > 0 && budget_is_on_cpu() && config.policy == "auto") pass.may_overflow(size_t(config.budget_bytes / kGrace));
   const bool placed = options.following && known.placed.plan == options.following.get();
   pass.set_options(std::move(options));
   if (placed) pass.placing.begin(known.placed);

@@ -88,6 +88,7 @@ class Controller {
   static Controller& get();
 
   void enable(Config config, const std::vector<Parameter>& parameters);
+  void set_budget_bytes(int64_t bytes);  // of the device that a Pass was seen on; what was learned stays
   void disable();
   bool enabled() const { return enabled_.load(std::memory_order_relaxed); }
   bool watching() const { return enabled() && !rest_.resting(); }

@@ -53,14 +53,14 @@ void report(void* pointer, std::int64_t change) {
 void* take_overflow(std::size_t bytes) {
   void* const pointer = overflow::allowed() ? overflow::allocate(bytes) : nullptr;
   if (pointer == nullptr) throw_out_of_memory(bytes);
-  if (const auto tell = overflow_outlet.load(std::memory_order_acquire)) tell(pointer, static_cast<long long>(bytes));
+  tell_of_overflow(pointer, static_cast<long long>(bytes));
   return pointer;
 }
 
 bool give_overflow_back(void* pointer) {
   const std::size_t bytes = overflow::size_of(pointer);
   if (bytes == 0) return false;
-  if (const auto tell = overflow_outlet.load(std::memory_order_acquire)) tell(pointer, -static_cast<long long>(bytes));
+  tell_of_overflow(pointer, -static_cast<long long>(bytes));
   if (c10::memoryProfilingEnabled()) report(pointer, -static_cast<std::int64_t>(bytes));
   return overflow::deallocate(pointer);
 }
@@ -119,6 +119,10 @@ bool install_cpu_allocator() {
 void (*cpu_deleter())(void*) { return &give_back; }
 
 bool cpu_allocator_installed() { return c10::GetCPUAllocator() == cpu_allocator(); }
+
+void tell_of_overflow(void* pointer, long long change) {
+  if (const auto tell = overflow_outlet.load(std::memory_order_acquire)) tell(pointer, change);
+}
 
 void set_overflow_outlet(void (*tell)(void* pointer, long long change)) { overflow_outlet.store(tell, std::memory_order_release); }
 

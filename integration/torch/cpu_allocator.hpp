@@ -26,6 +26,7 @@ void (*cpu_deleter())(void*);  // of every DataPtr of ours
 void set_out_of_memory_text(std::string (*text)(std::size_t asked_bytes));
 
 // Allocations in the temporary file (overflow.hpp), as the core's observer gets its own: bytes, negative when freed. nullptr: nobody.
+void tell_of_overflow(void* pointer, long long change);  // by whoever takes memory from there and gives it back
 void set_overflow_outlet(void (*tell)(void* pointer, long long change));
 
 }  // namespace reprise

@@ -43,6 +43,7 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
   pass->placing.leave();
   const bool with_backward = pass->backward_seen();
   pass->stop_recording();
+  pass->read_clock();
   if (!with_backward || !watching() || pass->wants_choice() || pass->partial) return;
   uint64_t generation = 0;
   std::optional<Known> known;

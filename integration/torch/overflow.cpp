@@ -11,7 +11,6 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
-#include <tuple>
 #include <unordered_map>
 #include <utility>
 
@@ -24,6 +23,13 @@ struct Extent {
   std::size_t bytes;   // asked for
   std::size_t length;  // whole pages
   off_t offset;        // in the file
+  const Place* place;  // nullptr: the file
+};
+
+struct Spare {
+  void* pointer;
+  off_t offset;
+  const Place* place;
 };
 
 struct Files {
@@ -32,7 +38,8 @@ struct Files {
   off_t end = 0;
   std::size_t limit = 0;
   std::unordered_map<const void*, Extent> extents;
-  std::multimap<std::size_t, std::pair<void*, off_t>> spare;  // by length: still mapped, to be used again
+  std::multimap<std::size_t, Spare> spare;  // by length: still mapped, to be used again
+  const Place* place = nullptr;
   std::atomic<std::size_t> peak{0}, first_asked{0};
   std::atomic<int> allowed{0};
 
@@ -61,6 +68,7 @@ int open_file() {
 }
 
 void* Files::map(Extent& extent) {
+  if (extent.place != nullptr) return extent.place->take(extent.length);
   if (file < 0) file = open_file();
   if (file < 0) return nullptr;
   extent.offset = end;
@@ -73,9 +81,13 @@ void* Files::map(Extent& extent) {
 }
 
 void Files::give_spare_back() {
-  for (const auto& [length, place] : spare) {
-    munmap(place.first, length);
-    (void)fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, place.second, static_cast<off_t>(length));
+  for (const auto& [length, one] : spare) {
+    if (one.place != nullptr) {
+      one.place->give(one.pointer);
+      continue;
+    }
+    munmap(one.pointer, length);
+    (void)fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, one.offset, static_cast<off_t>(length));
   }
   spare.clear();
   if (extents.empty()) end = 0;
@@ -110,10 +122,12 @@ void* allocate(std::size_t bytes) noexcept {
   std::lock_guard<std::mutex> lock(f.mutex);
   if (!f.room_for(bytes)) return nullptr;
   void* pointer = nullptr;
-  Extent extent{bytes, (bytes + kPage - 1) / kPage * kPage, 0};
-  if (const auto it = f.spare.lower_bound(extent.length); it != f.spare.end() && it->first <= extent.length + extent.length / 4) {
+  Extent extent{bytes, (bytes + kPage - 1) / kPage * kPage, 0, f.place};
+  const auto it = f.spare.lower_bound(extent.length);
+  if (it != f.spare.end() && it->first <= extent.length + extent.length / 4 && it->second.place == f.place) {
     extent.length = it->first;
-    std::tie(pointer, extent.offset) = it->second;
+    pointer = it->second.pointer;
+    extent.offset = it->second.offset;
     f.spare.erase(it);
   } else {
     pointer = f.map(extent);
@@ -133,7 +147,7 @@ bool deallocate(void* pointer) noexcept {
   const auto it = f.extents.find(pointer);
   if (it == f.extents.end()) return false;
   live -= it->second.bytes;
-  f.spare.emplace(it->second.length, std::pair{pointer, it->second.offset});
+  f.spare.emplace(it->second.length, Spare{pointer, it->second.offset, it->second.place});
   f.extents.erase(it);
   if (f.allowed == 0) f.give_spare_back();
   return true;
@@ -145,6 +159,12 @@ std::size_t size_of(const void* pointer) noexcept {
   std::lock_guard<std::mutex> lock(f.mutex);
   const auto it = f.extents.find(pointer);
   return it == f.extents.end() ? 0 : it->second.bytes;
+}
+
+void use_place(const Place* place) noexcept {
+  Files& f = files();
+  std::lock_guard<std::mutex> lock(f.mutex);
+  f.place = place;
 }
 
 std::size_t first_asked_bytes() noexcept { return files().first_asked.load(std::memory_order_relaxed); }

@@ -5,6 +5,8 @@
 // The file lies in REPRISE_OVERFLOW_DIR, TMPDIR, /var/tmp or /tmp, whichever comes first that is not itself memory (tmpfs). It is not part of reserved
 // bytes; how much was needed is counted and reported.
 //
+// A CUDA device's kernels cannot work in a file: there the place is host memory that the driver has pinned (use_place()), and it is for learning Passes only.
+//
 // Threads: everything may be called from any thread. Nothing throws.
 #pragma once
 
@@ -26,5 +28,11 @@ std::size_t size_of(const void* pointer) noexcept;                              
 std::size_t first_asked_bytes() noexcept;                                                  // the first request since allow(true) that came here; 0: none did
 inline std::size_t live_bytes() noexcept { return live.load(std::memory_order_acquire); }  // asked at every allocation and free
 std::size_t peak_bytes() noexcept;
+
+struct Place {
+  void* (*take)(std::size_t bytes);  // nullptr: it has no more
+  void (*give)(void* pointer);
+};
+void use_place(const Place* place) noexcept;  // for what is asked for from now on; nullptr: the file. It must live as long as the process
 
 }  // namespace reprise::overflow

@@ -16,6 +16,7 @@
 // take no GIL). Storages that may own a Python object are released after the mutex (Garbage).
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <mutex>
@@ -26,6 +27,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "integration/torch/device_clock.hpp"
 #include "integration/torch/overflow.hpp"
 #include "integration/torch/placing.hpp"
 #include "integration/torch/recording.hpp"
@@ -133,6 +135,7 @@ class Pass {
   Trace trace(const std::unordered_map<c10::StorageImpl*, int32_t>& parameter_regions, std::vector<std::string> regions) const;
   std::vector<uint64_t> matches() const, structures() const;
   PassSeconds op_seconds() const;
+  void read_clock();  // the device's, where there is one: waits for it. Until then an Op's seconds are those of its launch
   const PassOptions& options() const { return options_; }
   bool plan_held() const { return options_.following && broken_at_ == kNever && ops_.size() == options_.following->match.size(); }
   bool caught_something() const { return caught_; }
@@ -226,6 +229,7 @@ class Pass {
   int64_t overflow_start_bytes_ = -1;  // in the temporary file when it was allowed; -1: it was not
   bool only_measured_ = false;
   std::atomic<int64_t> revoked_bytes_{0};
+  std::unique_ptr<DeviceClock> clock_;  // on a device, where Ops are measured
   Replay* running_ = nullptr;
   std::atomic<std::thread::id> replaying_{};
 };

@@ -3,6 +3,7 @@
 
 #include "integration/torch/budgeted.hpp"
 #include "integration/torch/controller.hpp"
+#include "integration/torch/device_choice.hpp"
 #include "integration/torch/engine_internal.hpp"
 #include "integration/torch/pass.hpp"
 
@@ -66,8 +67,10 @@ class Call {
   void run() {
     if (draws_random_ && !op_.opaque_reason) op_.generator = copy_generator(generator_, std::move(op_.spare_generator));
     const double began = pass_.op_clock(op_);
-    op_.handle.redispatchBoxed(op_.keys, stack_);
-    if (op_.stream && pass_.options_.sample) op_.stream->synchronize();  // seconds are the device's too where they are written down
+    {
+      const Timed timed(pass_.clock_.get(), static_cast<int32_t>(pass_.ops_.size()), false, op_.stream);
+      op_.handle.redispatchBoxed(op_.keys, stack_);
+    }
     op_.forward_seconds = pass_.op_clock(op_) - began;
   }
 
@@ -333,6 +336,7 @@ void Pass::run_and_record(const c10::OperatorHandle& op, const OperatorFacts& fa
 }
 
 void Pass::choose(const OperatorFacts& first, const torch::jit::Stack& stack) {
+  if (device_is_open() && follow_device(stack)) start_live_bytes = static_cast<int64_t>(budgeted_core().statistics().live_bytes);
   FirstCall call{first.hash, first.hash, {}};
   for (size_t i = stack.size() - first.writes.size(); i < stack.size(); i++) {
     if (!stack[i].isTensor() || !stack[i].toTensor().defined() || reason_not_plain(stack[i].toTensor())) continue;
@@ -347,6 +351,7 @@ void Pass::set_options(PassOptions options) {
   std::lock_guard<std::mutex> lock(mutex_);
   options_ = std::move(options);
   if (options_.trace) events_.reserve(1 << 14);
+  if (options_.sample) clock_ = DeviceClock::start();
 }
 
 void Pass::prepare_unrecorded_write(const at::Tensor& written) {

@@ -8,7 +8,7 @@
 #include <ATen/core/stack.h>
 #include <c10/core/Storage.h>
 
-#include <bit>
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -59,6 +59,7 @@ struct Op {
   bool hidden_write = false;  // its hidden writes happened (R6)
   double forward_seconds = 0;
   double replay_seconds = 0;
+  void saw_replay(double seconds) { replay_seconds = replay_seconds > 0 ? std::min(replay_seconds, seconds) : seconds; }
   uint64_t match = 0;                                    // operator, Values read, shapes, bytes made: equal in every repetition of the same step
   uint64_t signature = 0;                                // the same without the Values: equal for equal work at another place
   uint64_t structure = 0;                                // the same as match without shapes and bytes: equal in the same step at another size

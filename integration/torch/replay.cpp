@@ -225,12 +225,10 @@ class Replay {
       SettingsScope as_recorded(*op.settings);
       std::optional<DefaultGeneratorScope> as_drawn;
       if (op.draws_from_default && op.generator.defined()) as_drawn.emplace(op.generator);
+      const Timed timed(pass_.clock_.get(), index, true, op.stream);
       op.handle.redispatchBoxed(op.keys, &stack);
     }
-    if (op.stream && pass_.options_.sample) op.stream->synchronize();
-    const double seconds = pass_.op_clock(op) - began;
-    const bool complete = !op.stream || pass_.options_.sample;  // else the launch alone was timed
-    if (complete) op.replay_seconds = op.replay_seconds > 0 ? std::min(op.replay_seconds, seconds) : seconds;
+    if (!op.stream) op.saw_replay(pass_.op_clock(op) - began);  // on a device that was the launch alone
     counters.replayed++;
     collect(index, op, stack);
     stack.clear();

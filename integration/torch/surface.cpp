@@ -22,6 +22,7 @@
 #include "integration/torch/controller.hpp"
 #include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/cuda_memory.hpp"
+#include "integration/torch/device_choice.hpp"
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "integration/torch/overflow.hpp"
@@ -34,60 +35,6 @@ namespace reprise {
 namespace {
 
 using engine::Controller;
-
-// Live bytes are the core's and the temporary file's. Peaks of the sum, while there is something in the file: noted at every allocation.
-std::atomic<int64_t> peak_with_overflow{0};
-
-void note_peak_with_overflow() {
-  if (overflow::live_bytes() == 0) return;
-  const auto sum = static_cast<int64_t>(budgeted_core().statistics().live_bytes + overflow::live_bytes());
-  int64_t seen = peak_with_overflow.load();
-  while (seen < sum && !peak_with_overflow.compare_exchange_weak(seen, sum)) {
-  }
-}
-
-void on_overflow(void* pointer, long long change) {
-  engine::trace_allocation(pointer, change);
-  if (change > 0) note_peak_with_overflow();
-}
-
-class EventOutlet final : public AllocationObserver {
- public:
-  void on_allocate(void* pointer, std::size_t bytes, Tag) noexcept override {
-    if (engine::current_task() >= 0) engine::tag_backward(pointer);
-    engine::trace_allocation(pointer, static_cast<long long>(bytes));
-    note_peak_with_overflow();
-  }
-  void on_free(void* pointer, std::size_t bytes) noexcept override { engine::trace_allocation(pointer, -static_cast<long long>(bytes)); }
-};
-
-void watch_budgeted_core() {
-  static EventOutlet* const outlet = new EventOutlet;  // lives as long as the process, as the cores do
-  Controller::get().set_observer(outlet);
-  budgeted_core().set_pressure([](std::size_t bytes) { return Controller::get().revoke(bytes); });
-}
-
-void move_to(c10::Device device) {
-  CachingAllocator& before = budgeted_core();
-  choose_budgeted_device(device);
-  if (&before == &budgeted_core()) return;
-  before.set_observer(nullptr);
-  before.set_pressure({});
-  watch_budgeted_core();
-}
-
-// The CUDA device that the parameters are on, or the CPU.
-c10::Device device_of(const NamedStorages& parameters) {
-  c10::Device found = c10::kCPU;
-  for (const auto& [name, storage] : parameters) {
-    if (!storage->device().is_cuda() || storage->device() == found) continue;
-    if (!found.is_cpu())
-      throw std::invalid_argument("argument model: its parameters are on " + found.str() + " and on " + storage->device().str() +
-                                  "; a budget is for one device");
-    found = storage->device();
-  }
-  return found;
-}
 
 std::string before_text;  // what was allocated when we were installed; written once, before any thread reads it
 
@@ -111,14 +58,6 @@ int log_level() {
   const std::string_view text = wanted;
   if (text == "0" || text == "1") return text[0] - '0';
   throw std::invalid_argument("environment REPRISE_LOG: \"" + std::string(text) + "\" is neither 0 (silent) nor 1 (one line per new Plan)");
-}
-
-int64_t budget_bytes(const std::string& budget) {
-  if (budget.empty()) return 0;
-  const auto device = static_cast<int64_t>(budgeted_capacity()), bytes = Budget::parse(budget).resolve(device);
-  if (bytes <= device) return bytes;
-  std::fprintf(stderr, "reprise: budget %s is more than the device has (%s); using that\n", budget.c_str(), exact_bytes(device).c_str());
-  return device;
 }
 
 }  // namespace
@@ -148,6 +87,7 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   if (!budget.empty()) Budget::parse(budget);  // a malformed one changes nothing
   if (!device.is_cpu()) install();
   move_to(device);
+  settle_device();
   const int64_t bytes = budget_bytes(budget);
   const int64_t live = engine::installed() ? int64_t(budgeted_core().statistics().live_bytes) : 0;
   if (bytes > 0 && bytes < live)
@@ -168,12 +108,14 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
                                 exact_bytes(int64_t(budgeted_core().statistics().reserved_bytes)) + " are reserved by live tensors");
   if (parameters.empty() && !Controller::get().enabled())
     std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
+  if (parameters.empty()) leave_device_open(budget);
   Controller::get().enable(std::move(config), named);
   engine::arm_this_thread();
 }
 
 void undo() {
   if (!engine::installed()) return;
+  settle_device();
   Controller::get().disable();
   set_budget(kNoCap);
   engine::Recording::drop_spare();
@@ -185,7 +127,7 @@ MemoryStats memory_stats() {
   m.live_bytes = int64_t(s.live_bytes + overflow::live_bytes());
   m.allocated_bytes = int64_t(s.allocated_bytes);
   m.reserved_bytes = int64_t(s.reserved_bytes);
-  m.peak_live_bytes = std::max(int64_t(s.peak_live_bytes), peak_with_overflow.load());
+  m.peak_live_bytes = std::max(int64_t(s.peak_live_bytes), peak_with_overflow());
   m.peak_allocated_bytes = int64_t(s.peak_allocated_bytes);
   m.peak_reserved_bytes = int64_t(s.peak_reserved_bytes);
   m.cap_bytes = s.cap_bytes == kNoCap ? 0 : int64_t(s.cap_bytes);
@@ -208,8 +150,7 @@ std::vector<Holder> holders() {
 
 void reset_peaks() {
   budgeted_core().reset_peaks();
-  peak_with_overflow = 0;
-  note_peak_with_overflow();
+  reset_peak_with_overflow();
 }
 
 std::string counters_json() {
@@ -271,6 +212,8 @@ std::string report_json() {
   const engine::CommunicationPeaks peaks = engine::communication_peaks();
   in.gathered_bytes = peaks.gathered_bytes;
   in.communication_bytes = peaks.buffer_bytes;
+  const engine::ClockSource clock = engine::clock_source();
+  in.clock_source = clock.text, in.clock_dropped = clock.dropped, in.clock_unclaimed_seconds = clock.unclaimed_seconds;
   if (auto known = Controller::get().last_known()) {
     if (known->profile) in.profile = *known->profile;
     if (known->following) in.plan = known->following->plan;

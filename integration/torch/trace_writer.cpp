@@ -125,6 +125,18 @@ Trace Pass::trace(const std::unordered_map<c10::StorageImpl*, int32_t>& paramete
   return t;
 }
 
+void Pass::read_clock() {
+  if (!clock_) return;
+  const std::vector<OpTime> times = clock_->read();
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const OpTime& time : times) {
+    if (size_t(time.op) >= ops_.size()) continue;  // launched, and nothing worth recording
+    Op& op = ops_[size_t(time.op)];
+    if (time.replay) op.saw_replay(time.seconds);
+    else op.forward_seconds = time.seconds;
+  }
+}
+
 PassSeconds Pass::op_seconds() const {
   std::lock_guard<std::mutex> lock(mutex_);
   PassSeconds out;

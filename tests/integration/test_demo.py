@@ -75,7 +75,7 @@ def test_demo_reads_the_users_text(tmp_path):
 def test_unknown_command():
     done = run("-m", "reprise", "dance")
     assert done.returncode == 2
-    assert done.stderr == "reprise: no command 'dance'; there is: demo, largest-batch\n"
+    assert done.stderr == "reprise: no command 'dance'; there are: demo, simulate, largest-batch\n"
 
 
 def test_the_counters_count():

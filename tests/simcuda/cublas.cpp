@@ -19,8 +19,8 @@ int check(std::initializer_list<const void*> operands) {
   for (const void* operand : operands) {
     std::uintptr_t base;
     Allocation allocation;
-    if (find(operand, &base, &allocation) && allocation.kind != Kind::kHost) continue;
-    std::fprintf(stderr, "simcuda: cublas operand %p is not device memory\n", operand);
+    if (find(operand, &base, &allocation)) continue;  // device memory, or pinned
+    std::fprintf(stderr, "simcuda: cublas operand %p is no memory that a kernel may read\n", operand);
     return kInvalid;
   }
   return 0;
@@ -28,7 +28,7 @@ int check(std::initializer_list<const void*> operands) {
 
 int multiply(const Handle& handle, int m, int n, int k, int batch, std::initializer_list<const void*> operands) {
   if (const int code = check(operands)) return code;
-  enqueue(handle.stream, kKernelCost / 4 + copy_cost(2.0 * m * n * k * batch, kOperationsPerNanosecond));
+  enqueue(handle.stream, kKernelCost / 4 + copy_cost(2.0 * m * n * k * batch, state().operations_per_nanosecond));
   return 0;
 }
 

@@ -58,6 +58,6 @@ SIMCUDA_API int cublasLtMatmul(void*, void*, const void*, const void*, Layout* a
                                const void*, void*, std::size_t, void* stream) {
   const std::uint64_t inner = a->rows == d->rows ? a->columns : a->rows;
   const double operations = 2.0 * static_cast<double>(d->rows) * static_cast<double>(d->columns) * static_cast<double>(inner);
-  enqueue(stream, kKernelCost / 4 + copy_cost(operations, kOperationsPerNanosecond));
+  enqueue(stream, kKernelCost / 4 + copy_cost(operations, state().operations_per_nanosecond));
   return 0;
 }

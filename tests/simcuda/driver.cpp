@@ -2,7 +2,9 @@
 #include <cuda.h>
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -67,7 +69,7 @@ SIMCUDA_API CUresult cuDeviceGet(CUdevice* device, int ordinal) {
   return CUDA_SUCCESS;
 }
 SIMCUDA_API CUresult cuDeviceGetName(char* name, int length, CUdevice) {
-  std::snprintf(name, static_cast<std::size_t>(length), "Simulated CUDA device");
+  std::snprintf(name, static_cast<std::size_t>(length), "%s", state().name.c_str());
   return CUDA_SUCCESS;
 }
 SIMCUDA_API CUresult cuDeviceTotalMem(std::size_t* bytes, CUdevice device) {
@@ -89,8 +91,8 @@ SIMCUDA_API CUresult cuGetErrorName(CUresult error, const char** text) {
 SIMCUDA_API CUresult cuMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
   SIMCUDA_LOCK;
   const Device& device = state().devices[static_cast<std::size_t>(current_device())];
-  *free_bytes = device.total - device.used;
-  *total_bytes = device.total;
+  *free_bytes = device.shown - std::min(device.shown, device.used);
+  *total_bytes = device.shown;
   return CUDA_SUCCESS;
 }
 
@@ -130,6 +132,29 @@ SIMCUDA_API CUresult cuCtxGetDevice(CUdevice* device) {
   return CUDA_SUCCESS;
 }
 
+// ---- pinned host memory: kernels of every device may work in it ----
+SIMCUDA_API CUresult cuMemHostAlloc(void** pointer, std::size_t bytes, unsigned) {
+  if (SIMCUDA_CALL) return CUDA_ERROR_OUT_OF_MEMORY;
+  SIMCUDA_LOCK;
+  *pointer = std::aligned_alloc(kPageBytes, (bytes + kPageBytes - 1) / kPageBytes * kPageBytes);
+  if (*pointer == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  state().allocations[reinterpret_cast<std::uintptr_t>(*pointer)] = {bytes, current_device(), Kind::kHost};
+  return CUDA_SUCCESS;
+}
+SIMCUDA_API CUresult cuMemFreeHost(void* pointer) {
+  if (SIMCUDA_CALL) return CUDA_ERROR_UNKNOWN;
+  SIMCUDA_LOCK;
+  synchronize(current_device());
+  state().allocations.erase(reinterpret_cast<std::uintptr_t>(pointer));
+  std::free(pointer);
+  return CUDA_SUCCESS;
+}
+SIMCUDA_API CUresult cuCtxSynchronize() {
+  if (SIMCUDA_CALL) return CUDA_ERROR_UNKNOWN;
+  synchronize(current_device());
+  return CUDA_SUCCESS;
+}
+
 // ---- events and streams ----
 SIMCUDA_API CUresult cuEventCreate(CUevent* event, unsigned flags) {
   if (SIMCUDA_CALL) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -165,20 +190,25 @@ SIMCUDA_API CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus*
 SIMCUDA_API CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode*) { return CUDA_SUCCESS; }
 SIMCUDA_API CUresult cuStreamWriteValue32(CUstream stream, CUdeviceptr pointer, cuuint32_t value, unsigned) {
   if (SIMCUDA_CALL) return CUDA_ERROR_UNKNOWN;
-  enqueue(stream, kQueryCost, [=] { *reinterpret_cast<volatile cuuint32_t*>(pointer) = value; });
+  enqueue(
+      stream, kQueryCost, [=] { *reinterpret_cast<volatile cuuint32_t*>(pointer) = value; }, WorkKind::kOther);
   return CUDA_SUCCESS;
 }
 SIMCUDA_API CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext, CUdeviceptr from, CUcontext, std::size_t bytes, CUstream stream) {
   if (SIMCUDA_CALL) return CUDA_ERROR_UNKNOWN;
-  enqueue(stream, copy_cost(static_cast<double>(bytes), kHostBytesPerNanosecond),
-          [=] { std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes); });
+  enqueue(
+      stream, copy_cost(static_cast<double>(bytes), kHostBytesPerNanosecond),
+      [=] { std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes); }, WorkKind::kCopy);
   return CUDA_SUCCESS;
 }
 SIMCUDA_API CUresult cuMemsetD32Async(CUdeviceptr pointer, unsigned value, std::size_t count, CUstream stream) {
   if (SIMCUDA_CALL) return CUDA_ERROR_UNKNOWN;
-  enqueue(stream, copy_cost(static_cast<double>(count) * 4, kDeviceBytesPerNanosecond), [=] {
-    auto* const words = reinterpret_cast<unsigned*>(pointer);
-    for (std::size_t i = 0; i < count; i++) words[i] = value;
-  });
+  enqueue(
+      stream, copy_cost(static_cast<double>(count) * 4, state().device_bytes_per_nanosecond),
+      [=] {
+        auto* const words = reinterpret_cast<unsigned*>(pointer);
+        for (std::size_t i = 0; i < count; i++) words[i] = value;
+      },
+      WorkKind::kFill);
   return CUDA_SUCCESS;
 }

@@ -48,7 +48,8 @@ void release(Physical* physical) {
   if (--physical->references > 0) return;
   Device& device = device_of(*physical);
   const auto offset = static_cast<off_t>(physical->offset), length = static_cast<off_t>(physical->bytes);
-  if (fallocate(device.memory_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) != 0) std::perror("simcuda: fallocate");
+  if (device.memory_file >= 0 && fallocate(device.memory_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) != 0)
+    std::perror("simcuda: fallocate");
   device.used -= physical->bytes;
   give_extent_back(device, physical->offset, physical->bytes);
   delete physical;
@@ -133,8 +134,8 @@ SIMCUDA_API CUresult cuMemMap(CUdeviceptr pointer, std::size_t bytes, std::size_
   // The driver takes whole handles only.
   if (pointer % kPageBytes != 0 || offset != 0 || bytes != physical->bytes) return CUDA_ERROR_INVALID_VALUE;
   if (!is_reserved(pointer, bytes) || overlaps_mapping(pointer, bytes)) return CUDA_ERROR_INVALID_VALUE;
-  const int file = device_of(*physical).memory_file;
-  if (mmap(address(pointer), bytes, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file, static_cast<off_t>(physical->offset)) == MAP_FAILED)
+  const int file = device_of(*physical).memory_file;  // hollow: none, and the reservation itself is the memory
+  if (file >= 0 && mmap(address(pointer), bytes, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file, static_cast<off_t>(physical->offset)) == MAP_FAILED)
     return CUDA_ERROR_UNKNOWN;
   physical->references++;
   mappings[pointer] = {bytes, physical};

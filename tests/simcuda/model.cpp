@@ -17,19 +17,30 @@ long setting(const char* name, long fallback) {
   return text == nullptr || *text == '\0' ? fallback : std::atol(text);
 }
 
+double rate(const char* name, double fallback) {
+  const char* const text = std::getenv(name);
+  return text == nullptr || *text == '\0' ? fallback : std::atof(text);
+}
+
 State* make_state() {
   auto* const made = new State;
   made->log = setting("SIMCUDA_LOG", 0) != 0;
   made->late = setting("SIMCUDA_LATE", 0) != 0;
+  made->hollow = setting("SIMCUDA_HOLLOW", 0) != 0;
   made->capability = static_cast<int>(setting("SIMCUDA_CAPABILITY", 80));
+  if (const char* const name = std::getenv("SIMCUDA_NAME"); name != nullptr && *name != '\0') made->name = name;
+  made->device_bytes_per_nanosecond = rate("SIMCUDA_GIGABYTES", made->device_bytes_per_nanosecond);                // a second
+  made->operations_per_nanosecond = rate("SIMCUDA_TERA_OPERATIONS", made->operations_per_nanosecond / 1e3) * 1e3;  // a second
   made->devices.resize(static_cast<std::size_t>(setting("SIMCUDA_DEVICES", 1)));
   int index = 0;
   for (Device& device : made->devices) {
     device.total = static_cast<std::size_t>(setting("SIMCUDA_MEMORY_MIB", 4096)) << 20;
+    device.shown = std::min(device.total, static_cast<std::size_t>(setting("SIMCUDA_SHOWN_MIB", static_cast<long>(device.total >> 20))) << 20);
     device.default_stream.device = index++;
+    device.free_extents[0] = device.total;
+    if (made->hollow) continue;
     device.memory_file = memfd_create("simcuda", MFD_CLOEXEC);
     if (device.memory_file < 0 || ftruncate(device.memory_file, static_cast<off_t>(device.total)) != 0) std::perror("simcuda: no device memory");
-    device.free_extents[0] = device.total;
   }
   return made;
 }
@@ -144,6 +155,11 @@ SIMCUDA_API std::int64_t simcuda_clock() { return state().clock; }
 SIMCUDA_API void simcuda_enqueue(void* stream, void (*run)(void*), void* argument, void (*drop)(void*)) {
   const std::shared_ptr<void> kept(argument, drop);
   enqueue(stream, kKernelCost, [run, kept] { run(kept.get()); });
+}
+// Numeric mode computes at once; while somebody times the device's work, the call counts as a kernel.
+SIMCUDA_API void simcuda_timed(void* stream) {
+  SIMCUDA_LOCK;
+  if (state().watcher != nullptr && stream_of(stream).capture == nullptr) enqueue(stream, kKernelCost);
 }
 SIMCUDA_API int simcuda_runs_late(void* stream) { return runs_late(stream_of(stream)) ? 1 : 0; }
 SIMCUDA_API void simcuda_drain(void* stream) { drain(stream_of(stream)); }

@@ -3,6 +3,8 @@
 //
 // Words. Clock: virtual host time in nanoseconds; every call and every piece of work costs some, so events and queries mean something and repeat exactly.
 // Late: with SIMCUDA_LATE=1 the work of a stream that is not the default one runs only when a wait, a query that succeeds or a synchronisation demands it.
+// Hollow: with SIMCUDA_HOLLOW=1 no memory of the host stands behind the device's until it is written, and what is large is not written: devices of terabytes.
+// Shown: what a program is told about the device's size, where it may take more than that (SIMCUDA_SHOWN_MIB).
 //
 // C1: used == sum of charged sizes of live allocations and physical handles <= total
 // C2: allocations holds each live address range once, none overlap
@@ -96,7 +98,7 @@ struct Allocation {
 };
 
 struct Device {
-  std::size_t total = 0, used = 0, peak = 0;
+  std::size_t total = 0, shown = 0, used = 0, peak = 0;
   std::uint64_t launches = 0;
   Stream default_stream;
   std::vector<std::unique_ptr<Stream>> streams;     // never destroyed: events may still name them
@@ -110,6 +112,10 @@ struct CallCount {
   std::uint64_t failing_call = 0;  // this call, counted from the first, fails; 0: none
 };
 
+enum class WorkKind { kKernel, kCopy, kFill, kOther };
+// Told of work as it is queued, with the times between which it runs on the virtual clock; nullptr: nobody. Not of captured work.
+using Watcher = void (*)(const Stream& stream, WorkKind kind, Nanoseconds start, Nanoseconds end);
+
 struct State {
   std::recursive_mutex mutex;
   std::deque<Device> devices;
@@ -119,18 +125,25 @@ struct State {
   std::uint64_t next_id = 1;
   bool late = false;
   bool log = false;
+  bool hollow = false;
   int capability = 80;
+  std::string name = "Simulated CUDA device";
+  Watcher watcher = nullptr;
+  double device_bytes_per_nanosecond = 2'000, operations_per_nanosecond = 400e3;
 };
 
 inline constexpr Nanoseconds kLaunchCost = 3'000, kKernelCost = 8'000, kMallocCost = 20'000, kQueryCost = 500;
-inline constexpr double kDeviceBytesPerNanosecond = 2'000, kHostBytesPerNanosecond = 25, kOperationsPerNanosecond = 400e3;
+inline constexpr double kHostBytesPerNanosecond = 25;
+inline constexpr std::size_t kHollowBytes = std::size_t{1} << 20;  // hollow: copies and fills of more are not made
 
 SIMCUDA_SHARED State& state();
 SIMCUDA_SHARED int& current_device();
 SIMCUDA_SHARED Stream& stream_of(void* handle);  // 0, 1 and 2 name the default stream of the current device
 
+SIMCUDA_SHARED void set_watcher(Watcher watcher);
+
 // Puts work at the end of a stream; a capturing stream makes it a node that runs at every replay.
-SIMCUDA_SHARED void enqueue(void* stream, Nanoseconds cost, Work run = {});
+SIMCUDA_SHARED void enqueue(void* stream, Nanoseconds cost, Work run = {}, WorkKind kind = WorkKind::kKernel);
 SIMCUDA_SHARED Stream& make_stream(unsigned flags, int priority);  // on the current device
 SIMCUDA_SHARED bool runs_late(const Stream& stream);
 SIMCUDA_SHARED void drain(Stream& stream, std::uint64_t mark = UINT64_MAX);  // runs late work up to the mark

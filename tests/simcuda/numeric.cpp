@@ -30,6 +30,7 @@ extern "C" {
 void simcuda_enqueue(void* stream, void (*run)(void*), void* argument, void (*drop)(void*));
 int simcuda_runs_late(void* stream);
 void simcuda_drain(void* stream);
+void simcuda_timed(void* stream);
 }
 
 namespace {
@@ -169,6 +170,7 @@ class Call {
     for (auto& [device, host] : arguments_)
       if (device.sizes() != host.sizes()) resize(device, host);
     if (deferred_) defer(stream, capturing);
+    else simcuda_timed(stream);
   }
 
  private:

@@ -50,9 +50,9 @@ int attribute(cudaDeviceAttr which) {
 SIMCUDA_API cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (!exists(device)) return fail(cudaErrorInvalidDevice);
   *properties = {};
-  std::snprintf(properties->name, sizeof properties->name, "Simulated CUDA device");
+  std::snprintf(properties->name, sizeof properties->name, "%s", state().name.c_str());
   std::memset(&properties->uuid, 0x40 + device, sizeof properties->uuid);
-  properties->totalGlobalMem = state().devices[static_cast<std::size_t>(device)].total;
+  properties->totalGlobalMem = state().devices[static_cast<std::size_t>(device)].shown;
   properties->major = state().capability / 10;
   properties->minor = state().capability % 10;
   properties->sharedMemPerBlock = 49152;

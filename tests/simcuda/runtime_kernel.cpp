@@ -45,7 +45,8 @@ cudaError_t launch(const void* kernel, dim3 grid, dim3 block, void** arguments, 
   state().devices[static_cast<std::size_t>(current_device())].launches++;
   const auto known = kernels().find(kernel);
   const bool spins = known != kernels().end() && known->second.find("spin_kernel") != std::string_view::npos;
-  enqueue(stream, spins ? *static_cast<std::int64_t*>(arguments[0]) : kKernelCost / 4 + copy_cost(threads * kBytesPerThread, kDeviceBytesPerNanosecond));
+  enqueue(stream,
+          spins ? *static_cast<std::int64_t*>(arguments[0]) : kKernelCost / 4 + copy_cost(threads * kBytesPerThread, state().device_bytes_per_nanosecond));
   return cudaSuccess;
 }
 

@@ -1,6 +1,7 @@
 // libcudart: device and pinned memory, copies and fills.
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -26,8 +27,13 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaStream_t str
   bool past_to = false, past_from = false;
   const bool to_device = on_device(to, bytes, "destination", past_to), from_device = on_device(from, bytes, "source", past_from);
   if (past_to || past_from) return fail(cudaErrorInvalidValue);
-  const double speed = to_device && from_device ? kDeviceBytesPerNanosecond : kHostBytesPerNanosecond;
-  enqueue(stream, copy_cost(static_cast<double>(bytes), speed), [=] { std::memmove(to, from, bytes); });
+  const double speed = to_device && from_device ? state().device_bytes_per_nanosecond : kHostBytesPerNanosecond;
+  if (state().hollow && to_device && bytes > kHollowBytes) {
+    enqueue(stream, copy_cost(static_cast<double>(bytes), speed), {}, WorkKind::kCopy);
+    return cudaSuccess;
+  }
+  enqueue(
+      stream, copy_cost(static_cast<double>(bytes), speed), [=] { std::memmove(to, from, bytes); }, WorkKind::kCopy);
   return cudaSuccess;
 }
 
@@ -37,7 +43,8 @@ void fill(void* pointer, int value, std::size_t bytes) {
   Allocation allocation;
   const auto start = reinterpret_cast<std::uintptr_t>(pointer), end = start + bytes;
   const auto first = (start + kHostPage - 1) / kHostPage * kHostPage, last = end / kHostPage * kHostPage;
-  if (value != 0 || first >= last || !find(pointer, &base, &allocation) || allocation.kind != Kind::kDevice) {
+  if (state().hollow && value != 0 && bytes > kHollowBytes) return;
+  if (value != 0 || first >= last || !find(pointer, &base, &allocation) || (allocation.kind != Kind::kDevice && !state().hollow)) {
     std::memset(pointer, value, bytes);
     return;
   }
@@ -61,8 +68,8 @@ void remove_host(void* pointer) {
 SIMCUDA_API cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
   SIMCUDA_LOCK;
   const Device& device = state().devices[static_cast<std::size_t>(current_device())];
-  *free_bytes = device.total - device.used;
-  *total_bytes = device.total;
+  *free_bytes = device.shown - std::min(device.shown, device.used);
+  *total_bytes = device.shown;
   return cudaSuccess;
 }
 SIMCUDA_API cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
@@ -117,7 +124,8 @@ SIMCUDA_API cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attribut
 }
 SIMCUDA_API cudaError_t cudaMemsetAsync(void* pointer, int value, std::size_t bytes, cudaStream_t stream) {
   (void)SIMCUDA_CALL;
-  enqueue(stream, copy_cost(static_cast<double>(bytes), kDeviceBytesPerNanosecond), [=] { fill(pointer, value, bytes); });
+  enqueue(
+      stream, copy_cost(static_cast<double>(bytes), state().device_bytes_per_nanosecond), [=] { fill(pointer, value, bytes); }, WorkKind::kFill);
   return cudaSuccess;
 }
 SIMCUDA_API cudaError_t cudaMemset(void* pointer, int value, std::size_t bytes) { return cudaMemsetAsync(pointer, value, bytes, nullptr); }
@@ -138,9 +146,12 @@ SIMCUDA_API cudaError_t cudaMemcpyPeerAsync(void* to, int, const void* from, int
 SIMCUDA_API cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, std::size_t width, std::size_t height,
                                           cudaMemcpyKind, cudaStream_t stream) {
   (void)SIMCUDA_CALL;
-  enqueue(stream, copy_cost(static_cast<double>(width * height), kDeviceBytesPerNanosecond), [=] {
-    for (std::size_t row = 0; row < height; row++)
-      std::memmove(static_cast<std::byte*>(to) + row * to_pitch, static_cast<const std::byte*>(from) + row * from_pitch, width);
-  });
+  enqueue(
+      stream, copy_cost(static_cast<double>(width * height), state().device_bytes_per_nanosecond),
+      [=] {
+        for (std::size_t row = 0; row < height; row++)
+          std::memmove(static_cast<std::byte*>(to) + row * to_pitch, static_cast<const std::byte*>(from) + row * from_pitch, width);
+      },
+      WorkKind::kCopy);
   return cudaSuccess;
 }

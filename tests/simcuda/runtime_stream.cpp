@@ -48,12 +48,14 @@ SIMCUDA_API cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t eve
 }
 SIMCUDA_API cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* argument) {
   (void)SIMCUDA_CALL;
-  enqueue(stream, kQueryCost, [=] { function(argument); });
+  enqueue(
+      stream, kQueryCost, [=] { function(argument); }, WorkKind::kOther);
   return cudaSuccess;
 }
 SIMCUDA_API cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t function, void* argument, unsigned) {
   (void)SIMCUDA_CALL;
-  enqueue(stream, kQueryCost, [=] { function(stream, cudaSuccess, argument); });
+  enqueue(
+      stream, kQueryCost, [=] { function(stream, cudaSuccess, argument); }, WorkKind::kOther);
   return cudaSuccess;
 }
 

@@ -8,10 +8,13 @@ A library whose soname is loaded already wins over every search path, so ours ar
 Never under NVIDIA's own libcudart: all of them are replaced.
 """
 
+import atexit
 import ctypes
 import os
 import pathlib
 import sys
+import threading
+import time
 
 FIRST = ("libcuda.so.1", "libcudart.so", "libcublasLt.so", "libcublas.so")  # in this order; the others need only these
 
@@ -24,15 +27,43 @@ def built():
     return (folder() / "libcuda.so.1").exists()
 
 
-def load(memory_mib=4096, devices=1, late=False):
-    """Loads the simulator. late: work of side streams runs only when something waits for it."""
-    if "torch" in sys.modules:
-        raise RuntimeError("simcuda must be loaded before torch is imported")
-    os.environ.update(SIMCUDA_MEMORY_MIB=str(memory_mib), SIMCUDA_DEVICES=str(devices), SIMCUDA_LATE="1" if late else "0")
+def libraries():
+    """Paths, in the order in which they are to be loaded."""
     names = sorted(path.name for path in folder().glob("lib*.so.*"))
     names.sort(key=lambda name: next((i for i, start in enumerate(FIRST) if name.startswith(start)), len(FIRST)))
-    for name in names:
-        ctypes.CDLL(str(folder() / name), mode=ctypes.RTLD_GLOBAL)
+    return [folder() / name for name in names]
+
+
+def let_threads_come_to_rest():
+    """At exit. A device thread of autograd's may still let go of Python objects when backward() has returned; if Python finalises meanwhile, it ends that thread at its
+    next wish for the GIL, in the middle of a destructor: std::terminate, "without an active exception". It is torch's own, and happens without reprise as well; here it is
+    frequent, because the simulated device is never what is waited for. So: until all other threads sleep, several looks in a row, while nobody holds the GIL."""
+    me, quiet = threading.get_native_id(), 0
+    for _ in range(1000):
+        states = []
+        for task in pathlib.Path("/proc/self/task").iterdir():
+            if int(task.name) == me:
+                continue
+            try:
+                states.append((task / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0])
+            except OSError:  # it ended
+                continue
+        quiet = quiet + 1 if all(state == "S" for state in states) else 0
+        if quiet >= 5 or not states:
+            return
+        time.sleep(0.005)
+
+
+def load(memory_mib=4096, devices=1, late=False, hollow=False, **shown):
+    """Loads the simulator. late: work of side streams runs only when something waits for it. hollow: no host memory behind the device's, which may be as large
+    as addresses go; numbers are then worth nothing. shown: name, capability, shown_mib (the size that programs are told)."""
+    if "torch" in sys.modules:
+        raise RuntimeError("simcuda must be loaded before torch is imported")
+    os.environ.update(SIMCUDA_MEMORY_MIB=str(memory_mib), SIMCUDA_DEVICES=str(devices), SIMCUDA_LATE="1" if late else "0", SIMCUDA_HOLLOW="1" if hollow else "0",
+                      **{f"SIMCUDA_{key.upper()}": str(value) for key, value in shown.items()})
+    for path in libraries():
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    atexit.register(let_threads_come_to_rest)
     return Simulator(ctypes.CDLL(str(folder() / "libcuda.so.1")))
 
 
@@ -42,6 +73,7 @@ def activate(numeric=False, **options):
     import torch
 
     torch.backends.cudnn.enabled = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if numeric:
         simulator.redirect_operators()
     return simulator

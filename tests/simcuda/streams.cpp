@@ -28,7 +28,12 @@ Stream& make_stream(unsigned flags, int priority) {
   return made;
 }
 
-void enqueue(void* handle, Nanoseconds cost, Work run) {
+void set_watcher(Watcher watcher) {
+  SIMCUDA_LOCK;
+  state().watcher = watcher;
+}
+
+void enqueue(void* handle, Nanoseconds cost, Work run, WorkKind kind) {
   SIMCUDA_LOCK;
   Stream& stream = stream_of(handle);
   if (stream.capture != nullptr) {
@@ -44,7 +49,9 @@ void enqueue(void* handle, Nanoseconds cost, Work run) {
     run();
   }
   state().clock += kLaunchCost;
-  stream.ready = std::max(stream.ready, state().clock) + cost;
+  const Nanoseconds start = std::max(stream.ready, state().clock);
+  stream.ready = start + cost;
+  if (state().watcher != nullptr && kind != WorkKind::kOther) state().watcher(stream, kind, start, stream.ready);
 }
 
 bool runs_late(const Stream& stream) {

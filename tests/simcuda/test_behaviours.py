@@ -1,4 +1,4 @@
-"""Every behaviour of behaviours.py, on the simulated device, under each allocator."""
+"""Every behaviour of behaviours.py and allocator_cases.py, on the simulated device, under each allocator."""
 
 import pathlib
 import sys
@@ -6,6 +6,7 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import allocator_cases  # noqa: E402
 import behaviours  # noqa: E402
 import simulated  # noqa: E402
 
@@ -15,3 +16,8 @@ pytestmark = simulated.not_built
 @pytest.mark.parametrize(("allocator", "family", "name"), list(simulated.cases(behaviours.FAMILIES, ("native", "reprise"))))
 def test_behaviour(allocator, family, name):
     simulated.check("behaviours.py", allocator, family, name)
+
+
+@pytest.mark.parametrize(("allocator", "family", "name"), list(simulated.cases(allocator_cases.FAMILIES, ("native", "reprise"))))
+def test_what_torch_tries_of_its_own(allocator, family, name):
+    simulated.check("allocator_cases.py", allocator, family, name)

@@ -1,5 +1,6 @@
 """reprise's CUDA allocator beyond torch's (own.py), and the ways in which it is there or not, each in a process of its own. All on the *simulated* device."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -84,6 +85,52 @@ def test_a_torch_that_we_have_no_library_for_stays_native(tmp_path):
     assert printed == "native"
     assert said.startswith("reprise: CUDA memory stays with torch's own allocator: this build of reprise has none for torch 2."), said
     assert len(said.splitlines()) == 1
+
+
+BUDGETED = START.replace("activate()", "activate(numeric=True)") + """
+import json
+torch.manual_seed(0)
+model = torch.nn.Sequential(*[torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 64)) for _ in range(10)]).cuda()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+draw, losses = torch.Generator().manual_seed(1), []
+for _ in range(4):
+    loss = model(torch.randn(16384, 64, generator=draw).cuda()).square().mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    losses.append(loss.item())
+print(json.dumps([losses, torch.cuda.max_memory_reserved()]))
+"""
+
+
+def test_the_environment_alone_caps_a_model_on_the_device():
+    """REPRISE_BUDGET knows no model: the budget is the device's that the first Pass runs on."""
+    losses, plain = json.loads(run(BUDGETED)[0])
+    budget = plain * 6 // 10
+    same, peak = json.loads(run(BUDGETED, REPRISE_BUDGET=str(budget))[0])
+    assert same == losses
+    assert peak <= budget < plain
+
+
+def test_a_budget_by_the_environment_that_the_model_alone_exceeds_raises():
+    script = BUDGETED.replace("import json\n", "import json, reprise\n", 1).replace("losses.append(loss.item())", "", 1)
+    script = script.replace("    loss = model", "    try:\n        loss = model", 1).replace(".square().mean()\n    loss.backward()", """.square().mean()
+    except torch.OutOfMemoryError as error:
+        print(type(error).__name__, error)
+        raise SystemExit(0)
+    loss.backward()""", 1)
+    printed, _ = run(script, REPRISE_BUDGET="64KiB")  # parameters are 325 KiB
+    assert printed.startswith("Infeasible reprise: the budget of 65536 bytes (0.1 MiB) is less than what cuda:0 holds already: "), printed
+
+
+def test_percent_of_the_environment_are_the_device_s():
+    script = START + """
+import reprise
+x = torch.ones(4, device="cuda", requires_grad=True)
+(x * x).sum().backward()
+print(reprise.memory_stats()["cap_bytes"])
+"""
+    assert run(script, REPRISE_BUDGET="25%")[0] == str(1024 << 20)
 
 
 def test_a_budget_needs_our_allocator():

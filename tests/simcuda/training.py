@@ -6,11 +6,13 @@ import gc
 import os
 import sys
 
+import simcuda
 from simulated import Family
 
 FAMILIES = {"engine": Family(numeric=True, devices=2), "engine_late": Family(numeric=True, late=True)}
 engine, engine_late = FAMILIES.values()
 VOCABULARY, LENGTH, BATCH = 256, 128, 8
+MIB = 1 << 20
 CLASSIC = ("full", "sqrt", "per_block")
 
 
@@ -68,7 +70,7 @@ def small_llama():
 class Run:
     """Losses and parameters of a few steps, what they needed, and how often reserved bytes were over the budget. Gradients stay resident."""
 
-    def __init__(self, make, budget=None, steps=4, batch=BATCH, **options):
+    def __init__(self, make, budget=None, steps=4, batch=BATCH, reported=False, **options):
         import reprise
 
         torch.manual_seed(0)
@@ -93,6 +95,8 @@ class Run:
                 self.losses.append(loss.item())
                 self.over += budget is not None and torch.cuda.max_memory_reserved() > budget
                 self.activations = torch.cuda.max_memory_allocated() - self.start
+            if reported:
+                self.report, self.operators = reprise.report(), reprise.profile().data["body"]["ops"]
         finally:
             reprise.undo()
         self.parameters = [p.detach().cpu() for p in model.parameters()]
@@ -163,6 +167,94 @@ def what_does_not_fit_raises_and_a_smaller_step_goes_on(device):
     torch.cuda.empty_cache()
     small = Run(small_gpt, budget, steps=2, batch=1)
     assert small.over == 0
+
+
+@engine
+def a_step_that_does_not_fit_names_a_budget_that_does(device):
+    """It is measured to its end, in pinned host memory; then it is refused, and that memory is given back."""
+    import reprise
+
+    def losses(budget):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(*[torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU()) for _ in range(8)]).cuda()
+        draw, out = torch.Generator().manual_seed(1), []
+        if budget:
+            reprise.auto_checkpoint(model, budget)
+        try:
+            for _ in range(3):
+                loss = model(torch.randn(8192, 64, generator=draw).cuda()).square().mean()
+                loss.backward()
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        parameter -= 0.1 * parameter.grad
+                        parameter.grad = None
+                out.append(loss.item())
+                assert not budget or torch.cuda.max_memory_reserved() <= budget
+            return out
+        finally:
+            reprise.undo()
+
+    plain = losses(None)
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        losses(5 * MIB)  # a tensor of the step has 2 MiB, and there are 16
+    except reprise.Infeasible as error:
+        smallest = error.smallest_budget
+    else:
+        raise AssertionError("16 tensors of 2 MiB in 5 MiB")
+    assert smallest is not None and 5 * MIB < smallest < 32 * MIB, smallest
+    assert reprise.counters()["overflow_bytes"] > 0 and device.calls("cuMemHostAlloc") > 0
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert device.calls("cuMemFreeHost") == device.calls("cuMemHostAlloc"), "nothing is left in pinned memory"
+    torch.cuda.reset_peak_memory_stats()
+    assert losses(smallest) == plain
+
+
+KERNEL_SECONDS = 8e-6  # of every kernel in numeric mode
+
+
+def seconds_of(run, name):
+    return [op["forward_seconds"] for op in run.operators if op["name"] == name]
+
+
+@engine
+def seconds_are_cupti_s(device):
+    """Kernels' own time by the device's records, to the nanosecond of the virtual clock: nothing of the launch."""
+    run = Run(small_gpt, steps=2, policy="full", reported=True)
+    seconds = run.report.data["seconds"]
+    assert seconds == {"source": "CUPTI activity records", "dropped_records": 0, "unclaimed_seconds": seconds["unclaimed_seconds"]}, seconds
+    assert seconds["unclaimed_seconds"] > 10 * KERNEL_SECONDS, "backward's own kernels are no Op's"
+    for name in ("aten::addmm", "aten::gelu", "aten::native_layer_norm"):
+        found = seconds_of(run, name)
+        assert len(found) >= 5 and all(abs(value - KERNEL_SECONDS) < 1e-12 for value in found), (name, found)
+    assert "seconds of operators: CUPTI activity records, 0 records lost" in str(run.report)
+
+
+@engine
+def what_cupti_lost_is_said(device):
+    import ctypes
+
+    library = ctypes.CDLL(next(str(path) for path in simcuda.libraries() if path.name.startswith("libcupti")))
+    library.simcuda_cupti_drops(6)
+    run = Run(small_gpt, steps=1, policy="full", reported=True)
+    assert run.report.data["seconds"]["dropped_records"] == 6
+    assert "6 records lost" in str(run.report)
+
+
+@engine
+def events_where_records_are_not_to_be_had(device):
+    device.fail("cuptiSubscribe")
+    run = Run(small_gpt, steps=1, policy="full", reported=True)
+    source = run.report.data["seconds"]["source"]
+    assert source.startswith("CUDA events: CUPTI is held by another tool, or does not work here: "), source
+    assert all(value >= KERNEL_SECONDS for value in seconds_of(run, "aten::addmm")), "an event before and one after"
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+        run = Run(small_gpt, steps=1, policy="full", reported=True)
+    assert run.report.data["seconds"]["source"] == "CUDA events: torch's profiler is on, and records are its"
+    assert min(seconds_of(run, "aten::addmm")) >= KERNEL_SECONDS
 
 
 @engine

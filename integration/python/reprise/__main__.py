@@ -1,9 +1,9 @@
-"""`python -m reprise COMMAND`: demo, largest-batch."""
+"""`python -m reprise COMMAND`: demo, simulate, largest-batch."""
 
 import importlib
 import sys
 
-COMMANDS = {"demo": "demo", "largest-batch": "batch"}   # command -> module with main(arguments)
+COMMANDS = {"demo": "demo", "simulate": "simulate", "largest-batch": "batch"}   # command -> module with main(arguments)
 
 
 def main(arguments):
@@ -11,7 +11,7 @@ def main(arguments):
         print(f"usage: python -m reprise {' | '.join(COMMANDS)} [--help]")
         return 0
     if arguments[0] not in COMMANDS:
-        print(f"reprise: no command '{arguments[0]}'; there is: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"reprise: no command '{arguments[0]}'; there are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     return importlib.import_module(f"reprise.{COMMANDS[arguments[0]]}").main(arguments[1:])
 

@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "allocator/cuda/driver.hpp"
+#include "integration/torch/cpu_allocator.hpp"
+#include "integration/torch/overflow.hpp"
 
 namespace reprise::cuda {
 
@@ -39,14 +41,18 @@ DeviceMemory* CudaAllocator::memory_of(c10::DeviceIndex device) {
   std::call_once(slot.asked, [&] {
     std::string why;
     slot.memory = DeviceMemory::make(device, why).release();  // lives as long as the process
+    int seen = served_devices_.load();
+    while (seen <= device && !served_devices_.compare_exchange_weak(seen, device + 1)) {
+    }
     if (!why.empty()) std::fprintf(stderr, "reprise: CUDA memory stays with torch's own allocator: %s\n", why.c_str());
   });
   return slot.memory.load(std::memory_order_acquire);
 }
 
 DeviceMemory* CudaAllocator::owner_of(const void* pointer) const {
-  for (const Slot& slot : slots_) {
-    DeviceMemory* const memory = slot.memory.load(std::memory_order_acquire);
+  const int count = served_devices_.load(std::memory_order_acquire);
+  for (int i = 0; i < count; i++) {
+    DeviceMemory* const memory = slots_[static_cast<std::size_t>(i)].memory.load(std::memory_order_acquire);
     if (memory != nullptr && memory->owns(pointer)) return memory;
   }
   return nullptr;
@@ -54,7 +60,7 @@ DeviceMemory* CudaAllocator::owner_of(const void* pointer) const {
 
 bool CudaAllocator::is_routed(c10::DeviceIndex device, cudaStream_t stream) {
   if (route_count_.load(std::memory_order_relaxed) == 0) return false;
-  const std::lock_guard<std::mutex> lock(routes_mutex_);
+  const Hold hold(routes_lock_);
   return std::any_of(routes_.begin(), routes_.end(), [&](const Route& route) { return route.device == device && route.filter(stream); });
 }
 
@@ -84,12 +90,16 @@ c10::DataPtr CudaAllocator::allocate(std::size_t bytes) {
   const c10::DeviceIndex index = current_device();
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(index);
   DeviceMemory* const memory = bytes == 0 || is_external(stream) || is_routed(index, stream.stream()) ? nullptr : memory_of(index);
+  if (!enabled_.load(std::memory_order_relaxed)) return native_.allocate(bytes);  // W7
   if (memory == nullptr) return adopt(ask_native(index, [&] { return native_.allocate(bytes); }));
   void* const pointer = serve(*memory, bytes, stream.stream());
   return {pointer, pointer, &give_back, c10::Device(c10::DeviceType::CUDA, index)};
 }
 
-void* CudaAllocator::raw_alloc(std::size_t bytes) { return bytes == 0 ? nullptr : allocate(bytes).release_context(); }
+void* CudaAllocator::raw_alloc(std::size_t bytes) {
+  if (bytes == 0) return nullptr;
+  return enabled_.load(std::memory_order_relaxed) ? allocate(bytes).release_context() : native_.raw_alloc(bytes);
+}
 
 // The stream is a bare handle here: only the current one's maker is known.
 void* CudaAllocator::raw_alloc_with_stream(std::size_t bytes, cudaStream_t stream) {
@@ -107,7 +117,11 @@ void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t
     memory.count_retry();
     pointer = memory.allocate(bytes, stream);
   }
-  if (pointer == nullptr) throw_out_of_memory(memory, bytes, stream);
+  if (pointer == nullptr) {
+    if (void* const pooled = take_from_pools(memory.index(), bytes, stream)) return pooled;
+    if (void* const pinned = take_overflow(bytes)) return pinned;
+    throw_out_of_memory(memory, bytes, stream);
+  }
   if (history_.enabled()) history_.allocated(memory.index(), pointer, bytes, stream, std::move(context));
   if (c10::memoryProfilingEnabled()) report(pointer, static_cast<std::int64_t>(bytes), memory);
   return pointer;
@@ -133,8 +147,43 @@ void CudaAllocator::throw_out_of_memory(DeviceMemory& memory, std::size_t bytes,
   std::abort();  // not reached: the check throws
 }
 
+void* CudaAllocator::take_from_pools(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream) {
+  if (!pools_for_oom_) return nullptr;
+  try {
+    return ask_native(device, [&] { return native_.raw_alloc_with_stream(bytes, stream); });
+  } catch (const c10::OutOfMemoryError&) {
+    return nullptr;
+  }
+}
+
+void CudaAllocator::setUseOnOOM(c10::DeviceIndex device, Pool pool, bool use) {
+  native_.setUseOnOOM(device, pool, use);
+  if (use) pools_for_oom_ = true;
+}
+
+void CudaAllocator::enable(bool value) {
+  native_.enable(value);
+  enabled_ = value;
+}
+
+void* CudaAllocator::take_overflow(std::size_t bytes) {
+  if (!overflow::allowed() || route_count_.load() != 0) return nullptr;
+  void* const pointer = overflow::allocate(bytes);
+  if (pointer != nullptr) tell_of_overflow(pointer, static_cast<long long>(bytes));
+  return pointer;
+}
+
+bool CudaAllocator::give_overflow_back(void* pointer) {
+  const std::size_t bytes = overflow::size_of(pointer);
+  if (bytes == 0) return false;
+  Driver::get()->cuCtxSynchronize();
+  tell_of_overflow(pointer, -static_cast<long long>(bytes));
+  return overflow::deallocate(pointer);
+}
+
 void CudaAllocator::free(void* pointer) {
   if (pointer == nullptr) return;
+  if (overflow::live_bytes() > 0 && give_overflow_back(pointer)) return;
   DeviceMemory* const memory = owner_of(pointer);
   if (memory == nullptr) return native_.raw_delete(pointer);
   const bool profiled = c10::memoryProfilingEnabled();
@@ -156,6 +205,7 @@ c10::DeleterFnPtr CudaAllocator::raw_deleter() const { return &give_back; }
 
 void CudaAllocator::recordStream(const c10::DataPtr& pointer, c10::cuda::CUDAStream stream) {
   if (pointer.get() == nullptr) return;
+  if (overflow::live_bytes() > 0 && overflow::size_of(pointer.get()) > 0) return;         // W6
   if (pointer.get_deleter() != &give_back) return native_.recordStream(pointer, stream);  // made before we were installed
   if (DeviceMemory* const memory = owner_of(pointer.get())) {
     if (!memory->record_stream(pointer.get(), stream.stream())) stream.synchronize();
@@ -179,6 +229,10 @@ void CudaAllocator::cacheInfo(c10::DeviceIndex device, std::size_t* largest) {
 }
 
 void* CudaAllocator::getBaseAllocation(void* pointer, std::size_t* bytes) {
+  if (const std::size_t overflowed = overflow::live_bytes() > 0 ? overflow::size_of(pointer) : 0; overflowed > 0) {
+    if (bytes != nullptr) *bytes = overflowed;
+    return pointer;
+  }
   DeviceMemory* const memory = owner_of(pointer);
   if (memory == nullptr) return native_.getBaseAllocation(pointer, bytes);
   if (bytes != nullptr) *bytes = memory->size_of(pointer);
@@ -265,7 +319,7 @@ void CudaAllocator::attachOutOfMemoryObserver(torch_allocator::OutOfMemoryObserv
 
 void CudaAllocator::beginAllocateToPool(c10::DeviceIndex device, Pool pool, std::function<bool(cudaStream_t)> filter) {
   {
-    const std::lock_guard<std::mutex> lock(routes_mutex_);
+    const Hold hold(routes_lock_);
     routes_.push_back({device, pool, filter});
     route_count_ = routes_.size();
   }
@@ -274,7 +328,7 @@ void CudaAllocator::beginAllocateToPool(c10::DeviceIndex device, Pool pool, std:
 
 void CudaAllocator::endAllocateToPool(c10::DeviceIndex device, Pool pool) {
   {
-    const std::lock_guard<std::mutex> lock(routes_mutex_);
+    const Hold hold(routes_lock_);
     const auto ended = std::find_if(routes_.begin(), routes_.end(), [&](const Route& route) { return route.device == device && route.pool == pool; });
     if (ended != routes_.end()) routes_.erase(ended);
     route_count_ = routes_.size();

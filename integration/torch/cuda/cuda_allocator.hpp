@@ -8,6 +8,9 @@
 // W4: while a pool is being allocated to and its filter wants a stream, native serves that stream
 // W5: out of memory is raised only after pressure, native's caches and a second try; the observers hear of it first, with no lock held
 //
+// W6: memory that overflowed (a learning Pass over the budget) is pinned host memory, of no core and no stream: it is given back when the whole device is through
+// W7: while caching is switched off, native answers alone: its memory of that time has a deleter of its own
+//
 // Streams that torch did not make (torch.cuda.ExternalStream) are native's: their owner may destroy them, and a fence may be recorded long after a free.
 // Threads: as torch's. Nothing here is ever destroyed: tensors outlive static destructors.
 #pragma once
@@ -19,6 +22,7 @@
 #include <optional>
 #include <vector>
 
+#include "allocator/biased_lock.hpp"
 #include "integration/torch/cuda/device_memory.hpp"
 #include "integration/torch/cuda/history.hpp"
 #include REPRISE_CUDA_MINOR
@@ -41,6 +45,8 @@ class CudaAllocator final : public MinorForwarding {
   void raw_delete(void* pointer) override { free(pointer); }
   void recordStream(const c10::DataPtr& pointer, c10::cuda::CUDAStream stream) override;
   using CUDAAllocator::recordStream;
+  void enable(bool value) override;
+  void setUseOnOOM(c10::DeviceIndex device, Pool pool, bool use) override;
   void emptyCache(Pool pool) override;
   void cacheInfo(c10::DeviceIndex device, std::size_t* largest) override;
   void* getBaseAllocation(void* pointer, std::size_t* bytes) override;
@@ -77,6 +83,9 @@ class CudaAllocator final : public MinorForwarding {
   DeviceMemory* owner_of(const void* pointer) const;
   bool is_routed(c10::DeviceIndex device, cudaStream_t stream);
   void* serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream);
+  void* take_from_pools(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream);  // of native that may be used when memory runs out; nullptr: none can
+  void* take_overflow(std::size_t bytes);                                                  // nullptr: that is not allowed now, or there is none
+  bool give_overflow_back(void* pointer);                                                  // false: not from there
   [[noreturn]] void throw_out_of_memory(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream);
   // Native's turn, under what is left of the limit.
   template <class Ask>
@@ -86,9 +95,11 @@ class CudaAllocator final : public MinorForwarding {
   void report(void* pointer, std::int64_t change, const DeviceMemory& memory) const;
 
   std::array<Slot, kMaxDevices> slots_;
-  std::mutex routes_mutex_;
+  std::atomic<int> served_devices_{0};  // one past the highest of which we serve memory
+  BiasedLock routes_lock_;              // one thread allocates, as a rule, while a pool is being filled
   std::vector<Route> routes_;
   std::atomic<std::size_t> route_count_{0};
+  std::atomic<bool> enabled_{true}, pools_for_oom_{false};
   std::mutex observers_mutex_;
   std::vector<torch_allocator::OutOfMemoryObserver> observers_;
   History history_;

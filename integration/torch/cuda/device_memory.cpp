@@ -66,7 +66,7 @@ void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) noexcept {
   } catch (const std::bad_alloc&) {  // for the number of a new stream
   }
   if (pointer == nullptr) return nullptr;
-  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  const Hold hold(counts_lock_);
   for_pools(allocations_, bytes, [](Stat& stat) { stat.increase(1); });
   for_pools(allocated_bytes_, bytes, [&](Stat& stat) { stat.increase(rounded(bytes)); });
   for_pools(requested_bytes_, bytes, [&](Stat& stat) { stat.increase(bytes); });
@@ -76,7 +76,7 @@ void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) noexcept {
 void DeviceMemory::deallocate(void* pointer) noexcept {
   const std::size_t bytes = core_.size_of(pointer);
   {
-    const std::lock_guard<std::mutex> lock(counts_mutex_);
+    const Hold hold(counts_lock_);
     for_pools(allocations_, bytes, [](Stat& stat) { stat.decrease(1); });
     for_pools(allocated_bytes_, bytes, [&](Stat& stat) { stat.decrease(rounded(bytes)); });
     for_pools(requested_bytes_, bytes, [&](Stat& stat) { stat.decrease(bytes); });
@@ -99,13 +99,9 @@ std::size_t DeviceMemory::largest_free() const {
   return largest;
 }
 
-std::size_t DeviceMemory::limit() const {
-  const std::lock_guard<std::mutex> lock(limit_mutex_);
-  return std::min(fraction_limit_, budget_);
-}
-
 bool DeviceMemory::apply_limit() {
   const std::size_t both = std::min(fraction_limit_, budget_);
+  limit_ = both;
   return core_.set_cap(both == kNoCap ? kNoCap : both - std::min(both, native_reserved_));
 }
 
@@ -120,6 +116,7 @@ bool DeviceMemory::set_budget(std::size_t bytes) {
   const std::size_t before = std::exchange(budget_, bytes);
   if (apply_limit()) return true;
   budget_ = before;
+  limit_ = std::min(fraction_limit_, budget_);
   return false;
 }
 
@@ -137,7 +134,7 @@ void DeviceMemory::add_to(c10::CachingDeviceAllocator::DeviceStats& stats) const
   add(stats.segment, in_large_pool(stat(arenas, were, arenas, 0)));  // the arena is one segment, however many pages it has
   stats.num_device_alloc += static_cast<std::int64_t>(committed.commits);
   stats.num_device_free += static_cast<std::int64_t>(committed.decommits);
-  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  const Hold hold(counts_lock_);
   add(stats.allocation, allocations_);
   add(stats.active, allocations_);
   add(stats.allocated_bytes, allocated_bytes_);
@@ -184,7 +181,7 @@ void DeviceMemory::add_to(c10::cuda::CUDACachingAllocator::SnapshotInfo& snapsho
 
 void DeviceMemory::reset_accumulated() {
   device_->reset_totals();
-  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  const Hold hold(counts_lock_);
   for (StatArray* stats : {&allocations_, &allocated_bytes_, &requested_bytes_})
     for (Stat& stat : *stats) stat.reset_accumulated();
   out_of_memory_ = retries_ = 0;
@@ -192,18 +189,18 @@ void DeviceMemory::reset_accumulated() {
 
 void DeviceMemory::reset_peaks() {
   device_->reset_peak();
-  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  const Hold hold(counts_lock_);
   for (StatArray* stats : {&allocations_, &allocated_bytes_, &requested_bytes_})
     for (Stat& stat : *stats) stat.reset_peak();
 }
 
 void DeviceMemory::count_out_of_memory() {
-  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  const Hold hold(counts_lock_);
   out_of_memory_++;
 }
 
 void DeviceMemory::count_retry() {
-  const std::lock_guard<std::mutex> lock(counts_mutex_);
+  const Hold hold(counts_lock_);
   retries_++;
 }
 

@@ -10,10 +10,12 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
 
+#include "allocator/biased_lock.hpp"
 #include "allocator/caching_allocator.hpp"
 #include "allocator/cuda/cuda_device.hpp"
 #include "integration/torch/cuda/history.hpp"
@@ -37,7 +39,7 @@ class DeviceMemory {
   // kNoCap: none. What is live stays: then nothing more is reserved until it fits.
   void set_fraction_limit(std::size_t bytes) { set_limit(fraction_limit_, bytes); }
   bool set_budget(std::size_t bytes);  // false: what is live does not fit, and the budget is as before
-  std::size_t limit() const;
+  std::size_t limit() const { return limit_.load(std::memory_order_relaxed); }
   void native_reserves(std::size_t bytes);  // after every request that native served
 
   void add_to(c10::CachingDeviceAllocator::DeviceStats& stats) const;
@@ -63,12 +65,13 @@ class DeviceMemory {
   const std::unique_ptr<CudaDevice> device_;
   CachingAllocator core_;
 
-  mutable std::mutex counts_mutex_;
+  mutable BiasedLock counts_lock_;
   StatArray allocations_{}, allocated_bytes_{}, requested_bytes_{};
   std::int64_t out_of_memory_ = 0, retries_ = 0;
 
   mutable std::mutex limit_mutex_;
   std::size_t fraction_limit_ = kNoCap, budget_ = kNoCap, native_reserved_ = 0;
+  std::atomic<std::size_t> limit_{kNoCap};  // the lesser of the first two: asked whenever native is
 };
 
 }  // namespace reprise::cuda

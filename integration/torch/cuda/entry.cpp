@@ -1,11 +1,20 @@
 // The one symbol of libreprise_cuda.so that libreprise_torch.so looks up.
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 
+#include "allocator/cuda/driver.hpp"
 #include "integration/torch/cuda/cuda_allocator.hpp"
 #include "integration/torch/cuda_memory.hpp"
+#include "profiler/cupti/cupti_clock.hpp"
 
 namespace reprise::cuda {
 namespace {
+
+void* take_pinned(std::size_t bytes) {
+  void* pointer = nullptr;  // the device's address of it is the same: addresses are unified wherever there is virtual memory management
+  return Driver::get()->cuMemHostAlloc(&pointer, bytes, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP) == CUDA_SUCCESS ? pointer : nullptr;
+}
+
+void give_pinned(void* pointer) { Driver::get()->cuMemFreeHost(pointer); }
 
 class Memory final : public CudaMemory {
  public:
@@ -19,6 +28,11 @@ class Memory final : public CudaMemory {
     return memory == nullptr ? 0 : memory->capacity_bytes();
   }
 
+  const overflow::Place* pinned_memory() override {
+    static constexpr overflow::Place kPinned{&take_pinned, &give_pinned};
+    return &kPinned;
+  }
+  KernelClock* kernel_clock(std::string& why) override { return cupti::clock(why); }
   bool is_capturing() override { return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None; }
 
  private:

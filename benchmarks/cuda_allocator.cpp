@@ -1,0 +1,115 @@
+// An allocate + free pair through torch's CUDAAllocator interface, in nanoseconds of this thread's CPU time: native's, ours, and what ours passes on to native.
+// One process, native and ours in turn, so that what disturbs the machine disturbs both. On a *simulated* device: its driver calls cost next to nothing.
+//
+// usage: reprise_cuda_allocator_pairs [ROUNDS], with the simulated CUDA libraries preloaded (./dev bench cuda_allocator does that)
+// Prints for each pattern and round: PATTERN ours|forwarded NATIVE OURS
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <functional>
+#include <random>
+#include <vector>
+
+#include "integration/cpp/reprise.hpp"
+
+namespace {
+
+using c10::cuda::CUDACachingAllocator::CUDAAllocator;
+
+double seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+using Sizes = std::vector<std::size_t>;
+
+struct Pattern {
+  const char* name;
+  std::function<std::size_t(CUDAAllocator&)> run;  // returns how many pairs
+};
+
+std::size_t tight(CUDAAllocator& allocator, std::size_t bytes) {
+  constexpr std::size_t kPairs = 4000;
+  for (std::size_t i = 0; i < kPairs; ++i) allocator.allocate(bytes).clear();
+  return kPairs;
+}
+
+// What a training step does: everything is allocated in order and freed in the other one, some in between.
+std::size_t stack_order(CUDAAllocator& allocator, const Sizes& sizes) {
+  std::vector<c10::DataPtr> live;
+  live.reserve(sizes.size());
+  std::size_t pairs = 0;
+  for (const std::size_t bytes : sizes) {
+    live.push_back(allocator.allocate(bytes));
+    allocator.allocate(bytes / 2 + 512).clear();
+    pairs += 2;
+  }
+  while (!live.empty()) live.pop_back();
+  return pairs;
+}
+
+std::size_t among_live(CUDAAllocator& allocator, std::size_t bytes) {
+  constexpr std::size_t kLive = 64, kPairs = 4000;
+  std::vector<c10::DataPtr> live(kLive);
+  for (std::size_t i = 0; i < kPairs; ++i) live[i * 7 % kLive] = allocator.allocate(bytes);
+  return kPairs;
+}
+
+double nanoseconds(const Pattern& pattern, CUDAAllocator& allocator) {
+  const double began = seconds();
+  std::size_t pairs = 0;
+  for (int again = 0; again < 5; ++again) pairs += pattern.run(allocator);
+  return (seconds() - began) / static_cast<double>(pairs) * 1e9;
+}
+
+void compare(const char* what, const std::vector<Pattern>& patterns, int rounds, CUDAAllocator& native, CUDAAllocator& ours) {
+  for (const Pattern& pattern : patterns) {
+    pattern.run(native);
+    pattern.run(ours);
+    for (int round = 0; round < rounds; ++round) {
+      const bool native_first = round % 2 == 0;
+      double native_cost = native_first ? nanoseconds(pattern, native) : 0;
+      const double our_cost = nanoseconds(pattern, ours);
+      if (!native_first) native_cost = nanoseconds(pattern, native);
+      std::printf("%s %s %.1f %.1f\n", pattern.name, what, native_cost, our_cost);
+    }
+  }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const int rounds = count > 1 ? std::atoi(arguments[1]) : 15;
+  auto* const native = c10::cuda::CUDACachingAllocator::get();
+  native->init(1);
+  reprise::install();
+  auto* const ours = c10::cuda::CUDACachingAllocator::get();
+  if (ours == native) {
+    std::fprintf(stderr, "ours is not installed\n");
+    return 2;
+  }
+  std::mt19937_64 random(7);
+  Sizes mixed(200);
+  for (std::size_t& bytes : mixed) bytes = 512 + random() % (std::size_t{1} << (10 + random() % 13));
+  const std::vector<Pattern> patterns = {
+      {"512_B", [](CUDAAllocator& a) { return tight(a, 512); }},
+      {"64_KiB", [](CUDAAllocator& a) { return tight(a, 64 << 10); }},
+      {"4_MiB", [](CUDAAllocator& a) { return tight(a, 4 << 20); }},
+      {"64_live_4_MiB", [](CUDAAllocator& a) { return among_live(a, 4 << 20); }},
+      {"400_mixed", [&](CUDAAllocator& a) { return stack_order(a, mixed); }},
+  };
+  compare("ours", patterns, rounds, *native, *ours);
+  // A private pool is native's: both ask for the same memory, ours by way of the decorator.
+  const c10::MempoolId_t pool{0, 4711};
+  ours->createOrIncrefPool(0, pool, nullptr);
+  ours->beginAllocateToPool(0, pool, [](cudaStream_t) { return true; });
+  compare("forwarded", patterns, rounds, *native, *ours);
+  ours->endAllocateToPool(0, pool);
+  ours->releasePool(0, pool);
+  return 0;
+}
