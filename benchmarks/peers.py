@@ -227,7 +227,7 @@ def cap_rows(row, caps):
         elif run:
             out.append((name, None, None, None, works, times, "nothing fits" if "nfeasible" in run["refused"] or "nothing found" in run["refused"] else run["refused"][:60]))
         else:
-            out.append((name, found and found[0], None, found and found[1], works, times, "predicted"))
+            out.append((name, found and found[0], None, found and found[1], works, times, "predicted" if found else "nothing fits, predicted"))
     return out
 
 
@@ -260,7 +260,7 @@ def table_of(name, row, caps):
     lines += ["\n| cap | our peak | our time | our work | | best correct peer by work | by time | never worse: work | time |", "|---|---|---|---|---|---|---|---|---|"]
     for asked, peak, run, work, works, times, how in cap_rows(row, caps):
         ours = f"{peak:.1%} | {time_of(run) if run else '-'} | {over_plain(work)}" if peak is not None else "- | - | -"
-        lines.append(f"| {asked} | {ours} | {how} | {works and f'{works[1]} {1 + works[0]:.3f}'} | {times and f'{times[1]} {times[0]:.3f}'} | {verdict(work, works, HARDLY)} "
+        lines.append(f"| {asked} | {ours} | {how} | {f'{works[1]} {1 + works[0]:.3f}' if works else 'none'} | {f'{times[1]} {times[0]:.3f}' if times else 'none'} | {verdict(work, works, HARDLY)} "
                      f"| {time_verdict(run, cells, times)} |")
     return lines + at_peers_bytes(row)
 
