@@ -81,6 +81,7 @@ class PieceHeap {
 
  private:
   static constexpr std::size_t kMostStrangers = 16;  // pieces that may stay in a region that is claimed
+  static constexpr unsigned kStepsBeforeAMove = 4;   // where something new stays behind after every step, moving every time would cost its pages
   template <class Visit>
   void visit_region(const Piece& region, Visit&& visit_piece) const {  // its live pieces, and what is free between them
     Piece gap;
@@ -152,6 +153,7 @@ class PieceHeap {
   PlannedRegion planned_;
   Piece* region_ = nullptr;
   std::size_t region_base_ = kNoCap;    // where the last region was: what repeats comes back there
+  unsigned steps_here_ = 0;             // served there since it moved
   std::unique_ptr<Stream> own_stream_;  // stream 0, found without a lookup
   std::unordered_map<StreamId, std::unique_ptr<Stream>> other_streams_;
 };

@@ -5,12 +5,14 @@
 
 namespace reprise {
 
-// Where the last region was, if nobody moved in; else where there is room; else among a few that stay.
+// Where the last region was, if nobody moved in; else where there is room, or among a few that stay if it moved lately.
 bool PieceHeap::begin_planned(const std::shared_ptr<const PlannedStep>& step) noexcept {
   end_planned();
   if (step == nullptr || step->pieces().empty()) return false;
   give_cached();
-  return claim_here(step, 0) || claim_anywhere(step) || claim_here(step, kMostStrangers);
+  if (claim_here(step, 0)) return true;
+  if (steps_here_ < kStepsBeforeAMove && claim_here(step, kMostStrangers)) return true;
+  return claim_anywhere(step) || claim_here(step, kMostStrangers);
 }
 
 // Addresses up to `end` belong to pieces: free ones are added at the top. False: there are none, or a piece would not touch the others.
@@ -59,6 +61,7 @@ bool PieceHeap::claim_here(const std::shared_ptr<const PlannedStep>& step, std::
   const bool filled = fill_holes(region_);
   recount_free(region_->before);  // may share the first page
   if (!filled) end_planned();
+  steps_here_ += filled ? 1 : 0;
   return filled;
 }
 
@@ -111,11 +114,13 @@ Piece* PieceHeap::mark_as_region(Piece* piece) noexcept {
 
 bool PieceHeap::claim_anywhere(const std::shared_ptr<const PlannedStep>& step) noexcept {
   if (!planned_.prepare(step, 0)) return false;
+  if (region_base_ != kNoCap) trim(kNoCap);  // what the region held where it was is wanted where it goes
   Piece* const piece = take(step->region_bytes(), 0);
   if (piece == nullptr) return false;
   used_bytes_ -= piece->bytes;
   table_.set(piece->offset, nullptr);
   region_ = mark_as_region(piece);
+  steps_here_ = region_base_ == kNoCap ? kStepsBeforeAMove : 0;  // the first place is no move
   region_base_ = piece->offset;
   planned_.begin(region_base_);
   return true;

@@ -64,7 +64,9 @@ std::shared_ptr<const PlannedStep> AllocationLog::placed(int64_t looks) const {
     }
     lifetimes.push_back({bytes, piece.always ? 0 : static_cast<int64_t>(n), outlives ? end : static_cast<int64_t>(piece.dies_before)});
   }
-  const Placement placement = place(lifetimes, {.alignment = static_cast<int64_t>(heap_.rounding_bytes), .looks = looks});
+  const auto rounding = static_cast<int64_t>(heap_.rounding_bytes);
+  const int64_t peak = peak_bytes(lifetimes, rounding);
+  const Placement placement = place(lifetimes, {.alignment = rounding, .enough_bytes = peak + peak / 1000, .looks = looks});
   for (size_t n = 0; n < pieces.size(); n++) pieces[n].offset = static_cast<size_t>(placement.offsets[n]);
   return std::make_shared<const PlannedStep>(std::move(pieces));
 }

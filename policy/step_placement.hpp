@@ -39,6 +39,6 @@ class AllocationLog {
 };
 
 // Of the Pass that `plan` will make, as it is simulated.
-std::shared_ptr<const PlannedStep> placed_step(const Plan& plan, const Profile& profile, const HeapShape& heap = {}, int64_t looks = 5'000'000);
+std::shared_ptr<const PlannedStep> placed_step(const Plan& plan, const Profile& profile, const HeapShape& heap = {}, int64_t looks = 2'000'000);
 
 }  // namespace reprise

@@ -1,5 +1,8 @@
 #include "integration/torch/placing.hpp"
 
+#include <cstdio>
+#include <exception>
+
 #include "integration/torch/budgeted.hpp"
 #include "integration/torch/pass.hpp"
 
@@ -33,6 +36,15 @@ void Placing::leave() noexcept {
 
 void Placing::learn(Placed& placed) {
   if (placed.settled || !log_) return;
+  try {
+    settle(placed);
+  } catch (const std::exception& e) {  // never the training's problem: best fit serves what is not placed
+    std::fprintf(stderr, "reprise: this step is not placed (%s)\n", e.what());
+    placed = {.plan = placed.plan, .step = nullptr, .settled = true};
+  }
+}
+
+void Placing::settle(Placed& placed) const {
   if (begun_ && misses_ == 0 && hits_ == step_->pieces().size()) {
     placed.settled = true;
     return;

@@ -39,6 +39,7 @@ class Placing {
   bool served() const { return begun_; }
 
  private:
+  void settle(Placed& placed) const;
   CachingAllocator* core_ = nullptr;
   std::shared_ptr<const PlannedStep> step_;
   std::optional<AllocationLog> log_;
