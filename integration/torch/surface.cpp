@@ -166,8 +166,7 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   if (!set_budget(bytes > 0 ? std::size_t(bytes) : kNoCap))
     throw std::invalid_argument("argument budget: " + exact_bytes(bytes) + " cannot be made the cap: " +
                                 exact_bytes(int64_t(budgeted_core().statistics().reserved_bytes)) + " are reserved by live tensors");
-  if (parameters.empty() && !Controller::get().enabled())
-    std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
+  if (parameters.empty() && !Controller::get().enabled()) std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
   Controller::get().enable(std::move(config), named);
   engine::arm_this_thread();
 }
