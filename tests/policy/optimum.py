@@ -1,9 +1,9 @@
 """The least added seconds of any Plan within a limit, exactly: as a mixed-integer program (HiGHS), and for tiny steps by trying everything.
 
-A step is what reprise_oracle prints. The problem is the pricer's own (policy/pricer.hpp, M1 … M4): a Value is kept or not; when backward unpacks one that is not
-there, a Group makes it again from what is there, runs each operator at most once, holds in passing what it still reads, and retains of what it makes any
-Values that are unpacked later, each to its release. Which ones is free here, where a Choice can only say it by memo levels and cuts: the optimum of all Plans is never
-above the best Choice. No packing; each operator makes one Value."""
+A step is what reprise_oracle prints. The problem is the pricer's own (policy/pricer.hpp, M1 … M5): a Value is kept, packed or neither; when backward asks for one that is
+not there, a Group unpacks it or makes it again from what is there, runs each operator at most once, holds in passing what it still reads, and retains of what it makes or
+unpacks any Values that are asked for later, each to its release. Which ones is free here, where a Choice can only say it by memo levels and cuts: the optimum of
+all Plans is never above the best Choice. Each operator makes one Value."""
 
 import itertools
 from collections import defaultdict
@@ -27,6 +27,7 @@ class Step:
         self.inputs = [sorted({u for o in makers for u in self.reads[o] if u != v}) for v, makers in enumerate(self.makers)]
         self.fixed = [bool(v["must_keep"]) for v in self.values]
         self.bytes = [v["bytes"] for v in self.values]
+        self.packable = [v["packed_bytes"] > 0 and not v["must_keep"] for v in self.values]
 
     def ancestors(self, v):
         """v and whatever a Group for it may have to make."""
@@ -42,6 +43,9 @@ class Step:
         value = self.values[v]
         return max(value["gone"], value["last_release"], last_source + 1)
 
+    def readers(self, v, ops):
+        return [o for o in ops if v in self.reads[o] and self.made[o] != v]
+
 
 # Trying everything
 
@@ -50,17 +54,20 @@ class Step:
 class State:
     until: list             # per Value: first cell in which it is not there any more
     change: defaultdict     # per cell: bytes that appear
-    source: list            # per Value: last cell in which a Group reads it
+    source: list            # per Value: last cell in which a Group reads or unpacks it
     extra: dict             # per cell of a Group: highest level inside it
     seconds: float = 0.0
 
 
-def group_of(step, state, trigger, cell):
-    """Values that the Group makes, and those there that it reads."""
-    makes, read, todo = set(), set(), [trigger]
+def group_of(step, state, trigger, cell, packed):
+    """Values that the Group makes, those that it unpacks, and those there that it reads."""
+    makes, unpacks, read, todo = set(), set(), set(), [trigger]
     while todo:
         v = todo.pop()
         if v in makes:
+            continue
+        if v in packed:
+            unpacks.add(v)
             continue
         makes.add(v)
         for u in step.inputs[v]:
@@ -68,26 +75,32 @@ def group_of(step, state, trigger, cell):
                 read.add(u)
             else:
                 todo.append(u)
-    return makes, read
+    return makes, unpacks, read
 
 
-def walk(step, makes, retained):
-    """Highest level inside a Group: operators in order, each Value from its first maker to its last reader or maker."""
+def walk(step, makes, unpacks, retained, trigger):
+    """Highest level inside a Group: operators in order, each Value from its first maker (what is unpacked: its first reader) to its last reader or maker."""
     ops = sorted(o for v in makes for o in step.makers[v])
-    last = {v: max([o for o in ops if v in step.reads[o]] + step.makers[v]) for v in makes}
-    top = 0
+    span = {v: (step.makers[v][0] + 0.5, max(step.readers(v, ops) + step.makers[v])) for v in makes}
+    span.update({v: (-1 if v == trigger else min(step.readers(v, ops)), max(step.readers(v, ops), default=-1)) for v in unpacks})
+    top = step.bytes[trigger] if trigger in unpacks else 0
     for o in ops:
-        held = sum(step.bytes[v] for v in makes if step.makers[v][0] < o and (v in retained or last[v] >= o))
-        after = sum(step.bytes[v] for v in makes if step.makers[v][0] <= o and (v in retained or last[v] > o))
+        held = sum(step.bytes[v] for v, (first, last) in span.items() if first <= o and (v in retained or last >= o))
+        after = sum(step.bytes[v] for v, (first, last) in span.items() if first <= o + 0.5 and (v in retained or last > o))
         top = max(top, held + step.rise[o], after)
     return top
 
 
-def peak_of(step, state, kept):
+def peak_of(step, state, kept, packed):
     change = defaultdict(int, state.change)
     for v, value in enumerate(step.values):
         change[value["birth"]] += step.bytes[v]
         change[step.kept_until(v, state.source[v]) if v in kept else value["gone"]] -= step.bytes[v]
+    for v in packed:
+        value = step.values[v]
+        if value["saved"] or state.source[v] >= 0:
+            change[value["packed_from"]] += value["packed_bytes"]
+            change[max(value["packed_from"], value["last_release"], state.source[v] + 1)] -= value["packed_bytes"]
     live = peak = 0
     for c in range(step.cells):
         live += change[c]
@@ -104,29 +117,32 @@ def everything(step):
     free = [v for v in range(len(step.values)) if not step.fixed[v]]
     always, out = {v for v in range(len(step.values)) if step.fixed[v]}, []
 
-    def go(at, state, kept):
+    def go(at, state, kept, packed):
         while at < len(step.unpacks) and state.until[step.unpacks[at][1]] > step.unpacks[at][0]:
             at += 1
         if at == len(step.unpacks):
-            out.append((peak_of(step, state, kept), state.seconds))
+            paid = sum(step.values[v]["pack_seconds"] for v in packed if step.values[v]["saved"] or state.source[v] >= 0)
+            out.append((peak_of(step, state, kept, packed), state.seconds + paid))
             return
         cell, trigger = step.unpacks[at]
-        makes, read = group_of(step, state, trigger, cell)
-        for more in subsets(sorted(v for v in makes if v != trigger and step.values[v]["last_unpack"] > cell)):
+        makes, unpacks, read = group_of(step, state, trigger, cell, packed)
+        seconds = sum(step.cost[v] for v in makes) + sum(step.values[v]["unpack_seconds"] for v in unpacks)
+        for more in subsets(sorted(v for v in makes | unpacks if v != trigger and step.values[v]["last_unpack"] > cell)):
             retained = {trigger, *more}
-            after = State(list(state.until), defaultdict(int, state.change), list(state.source), dict(state.extra), state.seconds + sum(step.cost[v] for v in makes))
-            for u in read:
+            after = State(list(state.until), defaultdict(int, state.change), list(state.source), dict(state.extra), state.seconds + seconds)
+            for u in read | unpacks:
                 after.source[u] = cell
             for v in retained:
                 end = step.values[v]["last_release"]
                 after.until[v] = end
                 after.change[cell + 1] += step.bytes[v]
                 after.change[end] -= step.bytes[v]
-            after.extra[cell] = walk(step, makes, retained)
-            go(at + 1, after, kept)
+            after.extra[cell] = walk(step, makes, unpacks, retained, trigger)
+            go(at + 1, after, kept, packed)
     for chosen in subsets(free):
         kept = always | set(chosen)
-        go(0, State([step.cells + 1 if v in kept else -1 for v in range(len(step.values))], defaultdict(int), [-1] * len(step.values), {}), kept)
+        for packed in subsets([v for v in free if v not in kept and step.packable[v]]):
+            go(0, State([step.cells + 1 if v in kept else -1 for v in range(len(step.values))], defaultdict(int), [-1] * len(step.values), {}), kept, set(packed))
     return out
 
 
@@ -171,12 +187,17 @@ class Model:
         self.step, self.limit, self.p = step, limit, Program()
         values = range(len(step.values))
         self.keep = {v: {None: 1} if step.fixed[v] else {self.p.column(): 1} for v in values}
-        self.need, self.retain = {}, {}
+        self.pack = {v: {self.p.column(step.values[v]["pack_seconds"]): 1} for v in values if step.packable[v]}
+        for v, pack in self.pack.items():
+            self.p.at_least(plus((-1, pack), (-1, self.keep[v])), -1)
+        self.need, self.unpack, self.retain = {}, {}, {}
         for e, (cell, trigger) in enumerate(step.unpacks):
             for v in sorted(step.ancestors(trigger)) if not step.fixed[trigger] else []:
                 self.need[v, e] = {self.p.column(step.cost[v]): 1}
+                if v in self.pack:
+                    self.unpack[v, e] = {self.p.column(step.values[v]["unpack_seconds"]): 1}
                 if v == trigger:
-                    self.retain[v, e] = self.need[v, e]
+                    self.retain[v, e] = self.want(v, e)
                 elif step.values[v]["last_unpack"] > cell:
                     self.retain[v, e] = {self.p.column(): 1}
         for e in range(len(step.unpacks)):
@@ -189,12 +210,16 @@ class Model:
         for e in range(len(step.unpacks)):
             self.inside(e)
 
+    def want(self, v, e):
+        """Made or unpacked in the Group of event e."""
+        return plus((1, self.need[v, e]), (1, self.unpack.get((v, e), {})))
+
     def retain_near_too(self):
         last = [self.step.makers[t][-1] if self.step.makers[t] else -1 for _, t in self.step.unpacks]
         for (v, far), retained in self.retain.items():
             for (w, near), too in self.retain.items():
                 if v == w and near != far and last[near] <= last[far] and v not in (self.step.unpacks[near][1], self.step.unpacks[far][1]):
-                    self.p.at_least(plus((1, too), (-1, retained), (-1, self.need[v, near])), -1)
+                    self.p.at_least(plus((1, too), (-1, retained), (-1, self.want(v, near))), -1)
 
     def there(self, v, e):
         """Kept, or retained by an earlier Group and not released."""
@@ -203,7 +228,7 @@ class Model:
         return plus((1, self.keep[v]), *earlier)
 
     def group(self, e):
-        """What has to be made: the closure of the trigger over what is not there, and nothing else."""
+        """What has to be made or unpacked: the closure of the trigger over what is not there, and nothing else."""
         cell, trigger = self.step.unpacks[e]
         readers = defaultdict(list)
         for v, at in self.need:
@@ -213,20 +238,23 @@ class Model:
         for (v, at), need in self.need.items():
             if at != e:
                 continue
-            there = self.there(v, e)
-            self.p.at_least(plus((-1, need), (-1, there)), -1)
+            there, want = self.there(v, e), self.want(v, e)
+            self.p.at_least(plus((-1, want), (-1, there)), -1)
+            if v in self.pack:
+                self.p.at_least(plus((1, self.pack[v]), (-1, self.unpack[v, e])), 0)
+                self.p.at_least(plus((-1, self.pack[v]), (-1, need)), -1)
             if v == trigger:
-                self.p.at_least(plus((1, need), (1, there)), 1)
+                self.p.at_least(plus((1, want), (1, there)), 1)
             else:
-                self.p.at_least(plus((-1, need), *((1, self.need[w, e]) for w in readers[v])), 0)
+                self.p.at_least(plus((-1, want), *((1, self.need[w, e]) for w in readers[v])), 0)
                 if (v, e) in self.retain:
-                    self.p.at_least(plus((1, need), (-1, self.retain[v, e])), 0)
+                    self.p.at_least(plus((1, want), (-1, self.retain[v, e])), 0)
             for w in readers[v]:
-                self.p.at_least(plus((1, need), (1, there), (-1, self.need[w, e])), 0)
+                self.p.at_least(plus((1, want), (1, there), (-1, self.need[w, e])), 0)
 
     def find_sources(self):
-        """hold[v, e]: v is kept and a Group at e or later reads it."""
-        self.hold = {}
+        """hold[v, e]: v is kept and a Group at e or later reads it. hold_packed[v, e]: one unpacks it."""
+        self.hold, self.hold_packed = {}, {}
         last = len(self.step.unpacks) - 1
         for v in range(len(self.step.values)):
             for e in range(last, -1, -1):
@@ -239,6 +267,12 @@ class Model:
                     self.p.at_least(plus((1, held), (-1, self.need[w, e]), (-1, self.keep[v])), -1)
                 if later is not None:
                     self.p.at_least(plus((1, held), (-1, later)), 0)
+        for v in self.pack:
+            for e in range(last, -1, -1):
+                self.hold_packed[v, e] = held = {self.p.column(whole=False): 1}
+                for other in (self.unpack.get((v, e)), self.hold_packed.get((v, e + 1))):
+                    if other is not None:
+                        self.p.at_least(plus((1, held), (-1, other)), 0)
 
     def live(self, cell):
         """Bytes of Values in a cell, what a Group holds in passing apart."""
@@ -254,28 +288,45 @@ class Model:
                 parts.append((size, self.hold[v, after]))
             if cell < value["last_release"]:
                 parts += [(size, self.retain[v, e]) for e, (c, _) in enumerate(self.step.unpacks) if c < cell and (v, e) in self.retain]
+        for v, pack in self.pack.items():
+            value = self.step.values[v]
+            if cell >= value["packed_from"] and cell < value["last_release"]:
+                parts.append((value["packed_bytes"], pack))
+            elif cell >= value["packed_from"] and after is not None:
+                parts.append((value["packed_bytes"], self.hold_packed[v, after]))
         return plus(*parts)
 
     def inside(self, e):
         """The level inside the Group of event e, at each of its operators."""
         step, (cell, trigger) = self.step, self.step.unpacks[e]
         makes = sorted(v for v, at in self.need if at == e)
+        ops = sorted(o for v in makes for o in step.makers[v])
         outside = plus((-1, self.live(cell)))
-        for o in sorted(o for v in makes for o in step.makers[v]):
-            held = []
-            for v in makes:
-                if step.makers[v][0] >= o:
-                    continue
-                reading = {step.made[b] for b in range(o, len(step.rise)) if v in step.reads[b] and (step.made[b], e) in self.need} | ({v} if step.makers[v][-1] >= o else set())
-                if not reading and (v, e) not in self.retain:
-                    continue
-                here = {self.p.column(whole=False): 1}
-                if (v, e) in self.retain:
-                    self.p.at_least(plus((1, here), (-1, self.retain[v, e])), 0)
-                for w in reading:
-                    self.p.at_least(plus((1, here), (-1, self.need[v, e]), (-1, self.need[w, e])), -1)
-                held.append((-step.bytes[v], here))
+        if (trigger, e) in self.unpack:
+            self.p.at_least(plus((1, outside), (-step.bytes[trigger], self.unpack[trigger, e])), step.base_start[cell] - self.limit)
+        for o in ops:
+            held = [(-step.bytes[v], here) for v in makes if (here := self.held(v, e, o, ops)) is not None]
             self.p.at_least(plus((1, outside), (-step.rise[o], self.need[step.made[o], e]), *held), step.base_start[cell] - self.limit)
+
+    def held(self, v, e, o, ops):
+        """1 where v, made or unpacked in the Group of event e, is still or already held when its operator o begins; None: never."""
+        step, rows = self.step, []
+        need, unpack, retain = self.need[v, e], self.unpack.get((v, e)), self.retain.get((v, e))
+        readers = [(b, self.need[step.made[b], e]) for b in step.readers(v, ops)]
+        if step.makers[v][0] < o:
+            rows += [(-1, need, reading) for b, reading in readers if b >= o]
+            rows += [(0, need)] if step.makers[v][-1] >= o else []
+            rows += [(-1, need, retain)] if retain is not None else []
+        if unpack is not None:
+            rows += [(-2, unpack, before, after) for b, before in readers if b < o for c, after in readers if c > o]
+            rows += [(-1, unpack, reading) for b, reading in readers if b == o]
+            rows += [(-2, unpack, before, retain) for b, before in readers if b <= o] if retain is not None else []
+        if not rows:
+            return None
+        here = {self.p.column(whole=False): 1}
+        for constant, *terms in rows:
+            self.p.at_least(plus((1, here), *((-1, t) for t in terms)), constant)
+        return here
 
 
 def optimum(numbers, limit, like_a_choice=False):

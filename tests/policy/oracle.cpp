@@ -39,7 +39,11 @@ json step_as_numbers(const Profile& profile) {
                       {"birth", in.time.birth[v]},
                       {"gone", in.time.gone[v]},
                       {"last_unpack", in.time.last_unpack[v]},
-                      {"last_release", in.time.last_release[v]}});
+                      {"last_release", in.time.last_release[v]},
+                      {"packed_bytes", in.packed_bytes[v]},
+                      {"packed_from", in.time.packed_from[v]},
+                      {"pack_seconds", in.pack_seconds[v]},
+                      {"unpack_seconds", in.packed_bytes[v] > 0 ? in.unpack_seconds[v] + in.overhead_seconds : 0}});
   for (const Timeline::Unpack& u : in.time.unpacks) unpacks.push_back({u.cell, u.value});
   return {{"cells", in.time.cells}, {"base_start", in.time.base_start}, {"base_max", in.time.base_max}, {"ops", ops}, {"values", values},
           {"unpacks", unpacks},     {"plain_bytes", in.time.plain_peak}};
@@ -66,10 +70,11 @@ json answers(const Profile& profile, const std::vector<int64_t>& limits) {
   return out;
 }
 
-// Sizes of 6 to 17 operators, of two kinds; with the nodes of backward at most 40.
+// Sizes of 6 to 17 operators, of two kinds; with the nodes of backward at most 40. In every fourth some Values have packed forms.
 Profile made_up(uint64_t seed) {
   const auto ops = static_cast<int32_t>(6 + seed * 7 % 12);
-  return Profile::from_trace(seed % 3 == 0 ? testing::random_graph(seed, ops) : testing::tight_graph(seed, ops));
+  const Trace trace = seed % 3 == 0 ? testing::random_graph(seed, ops) : testing::tight_graph(seed, ops);
+  return Profile::from_trace(seed % 4 == 0 ? testing::with_packing(trace, seed) : trace);
 }
 
 void print_made_up(uint64_t seed) {

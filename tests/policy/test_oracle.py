@@ -1,4 +1,4 @@
-"""The planner and its bound beside an exact solver: made-up steps of at most 40 nodes, two limits each. And the solver beside trying everything.
+"""The planner and its bound beside an exact solver: made-up steps of 6 to some 20 operators and as many nodes of backward, two limits each. And the solver beside trying everything.
 
 `--oracle-graphs N` (300 in `./dev test --all`): how many steps. `--oracle-json FILE`: what was found."""
 
@@ -36,12 +36,6 @@ def test_the_solver_finds_the_least_of_everything(seed):
     assert optimum.optimum(made_up(seed), limits[0] - 1) is None
     for limit in limits:
         assert optimum.optimum(made_up(seed), limit) == pytest.approx(min(s for p, s in least.items() if p <= limit), abs=1e-6), limit
-
-
-def test_no_step_is_larger_than_said(request):
-    for seed in range(1, request.config.getoption("--oracle-graphs") + 1):
-        step = made_up(seed)
-        assert len(step["ops"]) + sum(v["saved"] for v in step["values"]) <= 40, seed     # a node of backward for each saved Value
 
 
 @pytest.mark.hangs_after(3600)

@@ -39,7 +39,7 @@ def lines():
         "Oracle": [tests("tests/policy", "--oracle-graphs", "300", "--oracle-json", str(OUT / "oracle.json"))],
         "Fuzz": [tests("tests/zoo/test_fuzz.py", "--fuzz-plans", "10", parallel=True),
                  tests("tests/integration/test_random_lengths.py", "--fuzz-steps", "1000", "--fuzz-json", str(OUT / "lengths.json"))],
-        "Sweeps": [tests("tests/integration/test_sweeps.py", "--sweep-models", "gpt_drop", "llama", "bert_drop", "resnet50", "unet")],
+        "Sweeps": [tests("tests/benchmarks/test_sweeps.py", "--sweep-models", "gpt_drop", "llama", "bert_drop", "resnet50", "unet")],
         "Largest batch": [tests("tests/integration/test_largest_batch.py"), bench("batch")],
         "Demo": [[sys.executable, "-m", "reprise", "demo", "--json", str(OUT / "demo.json")], tests("tests/integration/test_demo.py")],
         "Zoo": [tests(zoo, "-k", "test_scheme or test_auto or the_comparison", parallel=True), tests(zoo, "-k", "test_random_plan", "--random-plans", "20", parallel=True),
@@ -58,7 +58,7 @@ def lines():
         "CUDA, simulated": [tests("tests/simcuda")],
         "Environment only": [tests("tests/integration/test_environment.py")],
         "Spike": [tests("tests/integration/test_over_the_cap.py")],
-        "Peers": [[sys.executable, "benchmarks/peers.py"]],    # resumable by itself: its figures stay in out/peers.json
+        "Peers": [tests("tests/benchmarks/test_peers.py"), [sys.executable, "benchmarks/peers.py"]],    # resumable by itself: its figures stay in out/peers.json
         "Speed": [bench("steps", "--pairs", "24")],
         "CPU allocator": [bench("allocator")],
         "Allocator": [[str(BUILD / "tests/allocator/reprise_allocator_soak"), "--operations=10000000"],
