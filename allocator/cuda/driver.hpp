@@ -14,7 +14,7 @@ namespace reprise::cuda {
   each(cuInit) each(cuDeviceGetAttribute) each(cuDeviceTotalMem) each(cuDevicePrimaryCtxRetain) each(cuCtxPushCurrent) each(cuCtxPopCurrent)                  \
       each(cuMemGetAllocationGranularity) each(cuMemAddressReserve) each(cuMemAddressFree) each(cuMemCreate) each(cuMemRelease) each(cuMemMap)                \
           each(cuMemUnmap) each(cuMemSetAccess) each(cuEventCreate) each(cuEventRecord) each(cuEventQuery) each(cuEventSynchronize) each(cuStreamIsCapturing) \
-              each(cuThreadExchangeStreamCaptureMode) each(cuMemcpyPeerAsync) each(cuMemHostAlloc) each(cuMemFreeHost) each(cuCtxSynchronize)
+              each(cuThreadExchangeStreamCaptureMode) each(cuMemcpyPeerAsync) each(cuMemHostAlloc) each(cuMemFreeHost)
 
 struct Driver {
 #define REPRISE_CUDA_MEMBER(name) decltype(&::name) name = nullptr;

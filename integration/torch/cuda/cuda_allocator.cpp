@@ -1,6 +1,7 @@
 #include "integration/torch/cuda/cuda_allocator.hpp"
 
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
 
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "allocator/cuda/driver.hpp"
+#include "integration/torch/budgeted.hpp"
 #include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/overflow.hpp"
 
@@ -119,7 +121,7 @@ void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t
   }
   if (pointer == nullptr) {
     if (void* const pooled = take_from_pools(memory.index(), bytes, stream)) return pooled;
-    if (void* const pinned = take_overflow(bytes)) return pinned;
+    if (void* const pinned = take_overflow(memory.index(), bytes)) return pinned;
     throw_out_of_memory(memory, bytes, stream);
   }
   if (history_.enabled()) history_.allocated(memory.index(), pointer, bytes, stream, std::move(context));
@@ -166,8 +168,8 @@ void CudaAllocator::enable(bool value) {
   enabled_ = value;
 }
 
-void* CudaAllocator::take_overflow(std::size_t bytes) {
-  if (!overflow::allowed() || route_count_.load() != 0) return nullptr;
+void* CudaAllocator::take_overflow(c10::DeviceIndex device, std::size_t bytes) {
+  if (!overflow::allowed() || route_count_.load() != 0 || budgeted_device() != c10::Device(c10::DeviceType::CUDA, device)) return nullptr;
   void* const pointer = overflow::allocate(bytes);
   if (pointer != nullptr) tell_of_overflow(pointer, static_cast<long long>(bytes));
   return pointer;
@@ -176,7 +178,10 @@ void* CudaAllocator::take_overflow(std::size_t bytes) {
 bool CudaAllocator::give_overflow_back(void* pointer) {
   const std::size_t bytes = overflow::size_of(pointer);
   if (bytes == 0) return false;
-  Driver::get()->cuCtxSynchronize();
+  if (budgeted_device().is_cuda()) {
+    const c10::cuda::CUDAGuard there(budgeted_device());
+    c10::cuda::device_synchronize();
+  }
   tell_of_overflow(pointer, -static_cast<long long>(bytes));
   return overflow::deallocate(pointer);
 }

@@ -84,7 +84,7 @@ class CudaAllocator final : public MinorForwarding {
   bool is_routed(c10::DeviceIndex device, cudaStream_t stream);
   void* serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream);
   void* take_from_pools(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream);  // of native that may be used when memory runs out; nullptr: none can
-  void* take_overflow(std::size_t bytes);                                                  // nullptr: that is not allowed now, or there is none
+  void* take_overflow(c10::DeviceIndex device, std::size_t bytes);                         // nullptr: that is not allowed now, or there is none
   bool give_overflow_back(void* pointer);                                                  // false: not from there
   [[noreturn]] void throw_out_of_memory(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream);
   // Native's turn, under what is left of the limit.
