@@ -83,21 +83,13 @@ inline bool CachingAllocator::take_piece_locked(std::size_t bytes, void*& pointe
   if (bytes - 1 >= arena_.bytes()) return false;
   const std::size_t rounded = (bytes + rounding_ - 1) & ~(rounding_ - 1);  // below min_piece_bytes_ no stack has that size
   PieceCache::Stack& stack = heap_.stack_for(rounded);
-  if (stack.bytes != rounded || stack.count == 0) return heap_.planning() && take_planned_locked(bytes, rounded, pointer);
+  if (stack.bytes != rounded || stack.count == 0) return false;
   Piece* const piece = stack.pieces[--stack.count];
   piece->requested = bytes;
   piece->tag.store(Tag{}, std::memory_order_relaxed);
   counts_.add(bytes, rounded, allocations_per_class_[piece->size_class]);
   pointer = arena_.base() + piece->offset;
   last_piece_ = piece;
-  return true;
-}
-
-// What the plan expects next, and nothing is in its way: all that is not so is allocate_piece_locked's.
-bool CachingAllocator::take_planned_locked(std::size_t bytes, std::size_t rounded, void*& pointer) noexcept {
-  Piece* const piece = heap_.take_planned_exact(rounded);
-  if (piece == nullptr) return false;
-  pointer = handed_out_locked(*piece, bytes);
   return true;
 }
 
@@ -170,7 +162,7 @@ void* CachingAllocator::allocate_piece_locked(std::size_t bytes, StreamId stream
   void* pointer;
   if (stream == 0 && take_piece_locked(bytes, pointer)) return pointer;
   const std::size_t rounded = rounded_piece(bytes);
-  Piece* piece = stream == 0 && heap_.planning() ? heap_.take_planned_near(rounded) : nullptr;
+  Piece* piece = stream == 0 && heap_.planning() ? heap_.take_planned(rounded) : nullptr;
   if (piece == nullptr) piece = heap_.take(rounded, stream);
   return piece == nullptr ? nullptr : handed_out_locked(*piece, bytes);
 }
@@ -210,15 +202,8 @@ inline bool CachingAllocator::keep_piece_locked(std::size_t offset) noexcept {
     if (piece == nullptr || piece->offset != offset) return false;
   }
   const std::size_t requested = piece->requested;
-  if (requested == 0 || !heap_.keep(piece)) return piece->planned && give_planned_locked(*piece);
+  if (requested == 0 || !heap_.keep(piece)) return false;
   counts_.remove(requested, piece->bytes);
-  return true;
-}
-
-bool CachingAllocator::give_planned_locked(Piece& piece) noexcept {
-  if (piece.requested == 0 || piece.recorded) return false;
-  counts_.remove(piece.requested, piece.bytes);
-  heap_.give_planned(&piece);
   return true;
 }
 

@@ -63,8 +63,7 @@ class PieceHeap {
   bool begin_planned(const std::shared_ptr<const PlannedStep>& step) noexcept;
   bool end_planned() noexcept;  // true: a step was followed
   bool planning() const noexcept { return planned_.active(); }
-  Piece* take_planned_exact(std::size_t bytes) noexcept { return planned_.exact(bytes) ? take_planned() : nullptr; }
-  Piece* take_planned_near(std::size_t bytes) noexcept { return planned_.any_near(bytes) ? take_planned() : nullptr; }
+  Piece* take_planned(std::size_t bytes) noexcept { return planned_.exact(bytes) || planned_.any_near(bytes) ? take_planned() : nullptr; }
   void give_planned(Piece* piece) noexcept;
   const PlannedRegion& planned() const noexcept { return planned_; }
 

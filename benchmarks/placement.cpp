@@ -1,6 +1,5 @@
-// What benchmarks/placement.py prints of lifetimes in files (id,lower,upper,size): reprise_placement FILE… prints one JSON object a line.
-#include "policy/placement.hpp"
-
+// What benchmarks/placement.py prints of lifetimes in files (id,lower,upper,size): reprise_placement FILE… prints one JSON object a line. reprise_placement --variable: ten steps of
+// a decoder of 7 billion parameters' widths, 8 layers, each step of another length, without a plan.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -8,11 +7,13 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <stdexcept>
+#include <string>
 #include <tuple>
 #include <vector>
 
 #include "allocator/caching_allocator.hpp"
 #include "allocator/simulated/simulated_device.hpp"
+#include "policy/placement.hpp"
 
 namespace reprise {
 namespace {
@@ -66,6 +67,44 @@ std::size_t least_cap(const std::vector<Lifetime>& lifetimes, std::size_t peak, 
   return high;
 }
 
+// Forward and backward of one step at `length` tokens: what each layer saves lives until its backward, the rest until the next operator. 2 bytes an element.
+void variable_step(CachingAllocator& core, std::size_t length) {
+  constexpr std::size_t kLayers = 8, kWidth = 4096, kInner = 11008;
+  const auto take = [&](std::size_t width) { return core.allocate(2 * length * width); };
+  std::vector<std::vector<void*>> saved(kLayers);
+  for (auto& layer : saved) {
+    for (const std::size_t width : {kWidth, kWidth, kWidth, kWidth, kWidth, kInner, kInner, kInner}) {
+      void* const passing = take(width);
+      layer.push_back(take(width));
+      core.deallocate(passing);
+    }
+  }
+  void* gradient = take(kWidth);
+  for (std::size_t l = kLayers; l-- > 0;) {
+    while (!saved[l].empty()) {
+      void* const next = take(saved[l].size() > 5 ? kInner : kWidth);
+      core.deallocate(gradient);
+      core.deallocate(saved[l].back());
+      saved[l].pop_back();
+      gradient = next;
+    }
+  }
+  core.deallocate(gradient);
+}
+
+void run_variable() {
+  SimulatedDevice device(std::size_t{1} << 36, 4096);
+  CachingAllocator core(device, {});
+  uint64_t state = 1;
+  for (int step = 0; step < 10; step++) {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    variable_step(core, 2048 - (state >> 33) % 600);
+  }
+  const Statistics now = core.statistics();
+  const nlohmann::json row = {{"name", "variable"}, {"peak", now.peak_live_bytes}, {"best_fit", now.peak_reserved_bytes}};
+  std::printf("%s\n", row.dump().c_str());
+}
+
 void run(const std::filesystem::path& name) {
   const std::vector<Lifetime> lifetimes = read(name);
   const bool solver = name.filename().string().rfind("minimalloc", 0) == 0;
@@ -90,7 +129,7 @@ void run(const std::filesystem::path& name) {
 
 int main(int count, char** arguments) {
   try {
-    for (int i = 1; i < count; i++) reprise::run(arguments[i]);
+    for (int i = 1; i < count; i++) std::string(arguments[i]) == "--variable" ? reprise::run_variable() : reprise::run(arguments[i]);
     return 0;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "reprise_placement: %s\n", e.what());
