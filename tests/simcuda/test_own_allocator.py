@@ -112,15 +112,16 @@ def test_the_environment_alone_caps_a_model_on_the_device():
     assert peak <= budget < plain
 
 
-def test_a_budget_by_the_environment_that_the_model_alone_exceeds_raises():
-    script = BUDGETED.replace("import json\n", "import json, reprise\n", 1).replace("losses.append(loss.item())", "", 1)
+def test_a_budget_by_the_environment_that_is_exceeded_already_raises():
+    script = BUDGETED.replace("draw, losses", "ballast = torch.empty(16 << 20, dtype=torch.uint8, device='cuda')\ndraw, losses", 1)
+    script = script.replace("import json\n", "import json, reprise\n", 1).replace("losses.append(loss.item())", "", 1)
     script = script.replace("    loss = model", "    try:\n        loss = model", 1).replace(".square().mean()\n    loss.backward()", """.square().mean()
     except torch.OutOfMemoryError as error:
         print(type(error).__name__, error)
         raise SystemExit(0)
     loss.backward()""", 1)
-    printed, _ = run(script, REPRISE_BUDGET="64KiB")  # parameters are 325 KiB
-    assert printed.startswith("Infeasible reprise: the budget of 65536 bytes (0.1 MiB) is less than what cuda:0 holds already: "), printed
+    printed, _ = run(script, REPRISE_BUDGET="8MiB")
+    assert printed.startswith("Infeasible reprise: the budget of 8388608 bytes (8.0 MiB) is less than what cuda:0 holds already: "), printed
 
 
 def test_percent_of_the_environment_are_the_device_s():
