@@ -1,5 +1,7 @@
 // What benchmarks/placement.py prints of lifetimes in files (id,lower,upper,size): reprise_placement FILE… prints one JSON object a line. reprise_placement --variable: ten steps of
 // a decoder of 7 billion parameters' widths, 8 layers, each step of another length, without a plan.
+#include "policy/placement.hpp"
+
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -13,7 +15,6 @@
 
 #include "allocator/caching_allocator.hpp"
 #include "allocator/simulated/simulated_device.hpp"
-#include "policy/placement.hpp"
 
 namespace reprise {
 namespace {
@@ -108,7 +109,7 @@ void run_variable() {
 void run(const std::filesystem::path& name) {
   const std::vector<Lifetime> lifetimes = read(name);
   const bool solver = name.filename().string().rfind("minimalloc", 0) == 0;
-  const Placement placement = place(lifetimes, {.alignment = kAlignment, .enough_bytes = solver ? kSolverCapacity : 0, .looks = kLooks});
+  const Placement placement = place(lifetimes, {.alignment = kAlignment, .enough_bytes = solver ? kSolverCapacity : 0, .looks = solver ? kLooks : 400'000'000});
   if (const std::string wrong = check_placement(lifetimes, placement, kAlignment); !wrong.empty()) throw std::runtime_error(name.string() + ": " + wrong);
   const auto peak = static_cast<std::size_t>(peak_bytes(lifetimes));
   std::size_t best_fit = 0;

@@ -2,9 +2,9 @@
 
 usage: ./dev bench placement [--traces DIR] [--models NAME…] [--shares SHARE…] [--steps N] [--json FILE]
 Files (id,lower,upper,size): the peak of live bytes is the bound; then what best fit without a plan reaches (allocator core, no cap), the least cap under which it
-completes, and what the placement reserves. minimalloc-* have a capacity of 1,048,576 bytes that they have to be placed within.
+completes, and what the placement reserves; ten steps of varying length without a plan. minimalloc-* have a capacity of 1,048,576 bytes that they have to be placed within.
 Steps: each model in a process of its own at shares of plain's activation bytes; the highest reserved / peak live of any step from the fourth on, with gradients that stay
-(kept) and that are freed after each step (freed). No figure here is a time."""
+(kept) and that are freed after each step (freed); training is not served by plan yet, so these are best fit's. No figure here is a time."""
 
 import argparse
 import glob
@@ -95,6 +95,13 @@ def own_steps(arguments):
     return rows
 
 
+def variable():
+    out = subprocess.run([BUILD / "policy" / "reprise_placement", "--variable"], stdout=subprocess.PIPE, text=True, check=True)
+    row = json.loads(out.stdout)
+    print(f"ten steps of varying length, no plan: reserved / peak live {row['best_fit'] / row['peak']:.4f}")
+    return row
+
+
 def traces(folder):
     files = sorted(glob.glob(f"{folder}/*.csv"))
     if not files:
@@ -121,7 +128,7 @@ def main():
     if arguments.one:
         one(arguments.one[0], float(arguments.one[1]), arguments.one[2] == "1", arguments.steps)
         return
-    rows = {"traces": traces(arguments.traces) if arguments.traces else [], "steps": own_steps(arguments)}
+    rows = {"variable": variable(), "traces": traces(arguments.traces) if arguments.traces else [], "steps": own_steps(arguments)}
     if arguments.json:
         pathlib.Path(arguments.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
