@@ -16,14 +16,14 @@ ALL_POLICIES = ["none", "full", "sqrt", "per_block", "auto", *[f"random({seed})"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--random-plans", type=int, default=2, help="random Plans per model")
+    parser.addoption("--random-plans", type=int, default=1, help="random Plans per model")
     parser.addoption("--fuzz-plans", type=int, default=0, help="Plans in random Groups for each model of the zoo; 0: one for every sixth model")
     parser.addoption("--fuzz-steps", type=int, default=60, help="steps of random lengths under one cap")
     parser.addoption("--fuzz-json", metavar="FILE", help="what those steps came to")
     parser.addoption("--sweep-models", nargs="+", default=["unet"], help="recorded models of benchmarks/models.py for sweeps of 20 budgets")
     parser.addoption("--oracle-graphs", type=int, default=40, help="made-up steps on which the planner is held against an exact solver")
     parser.addoption("--oracle-json", metavar="FILE", help="what was found there")
-    parser.addoption("--all-policies", action="store_true", help="every policy also for writes, kinds and settings")
+    parser.addoption("--all-policies", action="store_true", help="every policy also for writes, kinds and settings, and what is marked as thorough")
 
 
 def pytest_generate_tests(metafunc):
@@ -34,6 +34,7 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "thorough: left out of the 15 minutes of ./dev test; --all-policies runs it")
     config.addinivalue_line("markers", "hangs_after(seconds): how long the test may take on a crowded machine; 180 without it")
 
 
@@ -54,6 +55,9 @@ def open_items():
 
 
 def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--all-policies"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("thorough")])
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
     if os.environ.get("REPRISE_OPEN_ITEMS") == "1":
         return
     patterns = open_items()

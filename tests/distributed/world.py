@@ -99,10 +99,9 @@ class World:
     def results(self, function, *arguments, **options):
         """run(), where no rank may fail."""
         answers = self.run(function, *arguments, **options)
-        for rank, answer in enumerate(answers):
-            if isinstance(answer, Failure):
-                raise AssertionError(f"rank {rank}: {answer.trace}")
-            assert not isinstance(answer, Died), f"rank {rank} died with status {answer.status}"
+        failed = [f"rank {rank}: {answer.trace}" for rank, answer in enumerate(answers) if isinstance(answer, Failure)]
+        failed += [f"rank {rank} died with status {answer.status}" for rank, answer in enumerate(answers) if isinstance(answer, Died)]
+        assert not failed, "\n".join(failed)
         return answers
 
     def close(self):

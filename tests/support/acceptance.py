@@ -42,7 +42,7 @@ def lines():
         "Sweeps": [tests("tests/benchmarks/test_sweeps.py", "--sweep-models", "gpt_drop", "llama", "bert_drop", "resnet50", "unet")],
         "Largest batch": [tests("tests/integration/test_largest_batch.py"), bench("batch")],
         "Demo": [[sys.executable, "-m", "reprise", "demo", "--json", str(OUT / "demo.json")], tests("tests/integration/test_demo.py")],
-        "Zoo": [tests(zoo, "-k", "test_scheme or test_auto or the_comparison", parallel=True), tests(zoo, "-k", "test_random_plan", "--random-plans", "20", parallel=True),
+        "Zoo": [tests(zoo, "-k", "test_scheme or test_auto or the_comparison", "--all-policies", parallel=True), tests(zoo, "-k", "test_random_plan", "--random-plans", "20", parallel=True),
                 tests(zoo, "-k", "test_verified", parallel=True)],
         "Legal writes": [tests(zoo, "-k", "test_write_kind_or_setting", "--all-policies", parallel=True)],
         "Rules": [tests("tests/integration/test_rules.py", "tests/integration/test_invariants.py", "tests/mutants_test.py"), [sys.executable, "tests/support/mutants.py"]],

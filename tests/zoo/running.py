@@ -213,9 +213,9 @@ def plain_outcome(case):
     return run_case(case)
 
 
-def budget_at(plain, fraction):
-    """The budget that leaves `fraction` of plain's activation bytes, and 2 % for the pieces' rounding."""
-    return functools.partial(_budget, plain.start_bytes + fraction * plain.activation_bytes)
+def budget_at(plain, fraction, pages=0):
+    """The budget that leaves `fraction` of plain's activation bytes, and 2 % for the pieces' rounding. pages: bytes besides."""
+    return functools.partial(_budget, plain.start_bytes + fraction * plain.activation_bytes + pages)
 
 
 def _budget(above_base_bytes, base_bytes):

@@ -8,7 +8,8 @@ from running import budget_at, differences, plain_outcome, run_case
 from zoo import EVERYTHING, KINDS, MODELS, WRITES
 
 SCHEMES = ["none", "full", "sqrt", "per_block"]
-FRACTIONS = [0.8, 0.6, 0.4]
+FRACTIONS = [pytest.param(0.8, marks=pytest.mark.thorough), 0.6, 0.4]
+PAGES = 256 << 10      # most programs of WRITES and KINDS are a few KiB: less than the whole pages that their tensors lie in
 
 
 def by_case(cases):
@@ -30,10 +31,10 @@ def check(case, plain, other):
     assert differences(plain, other) == []
 
 
-def run_within(case, plain, policy, fraction):
-    """Runs at a fraction of plain's activation bytes, in a process of its own. If that is named infeasible, the smallest budget it names has to work there.
+def run_within(case, plain, policy, fraction, pages=0):
+    """Runs at a fraction of plain's activation bytes (and so many bytes for pages), in a process of its own. If that is named infeasible, the smallest budget it names has to work there.
     Returns the Outcome and that smallest budget, or None."""
-    budget = budget_at(plain, fraction)
+    budget = budget_at(plain, fraction, pages)
     try:
         return fresh.call(run_case, case, policy, budget), None
     except reprise.Infeasible as error:
@@ -75,7 +76,7 @@ def test_random_plan(case, random_seed):
 @pytest.mark.parametrize("case", by_case(WRITES + KINDS))
 def test_write_kind_or_setting(case, write_policy):
     plain = plain_of(case)
-    other = run_within(case, plain, "auto", 0.6)[0] if write_policy == "auto" else run_case(case, write_policy)
+    other = run_within(case, plain, "auto", 0.6, PAGES)[0] if write_policy == "auto" else run_case(case, write_policy)
     check(case, plain, other)
 
 
