@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "profiler/cupti/library.hpp"
+#include "profiler/cupti/records.hpp"
 
 namespace reprise::cupti {
 
@@ -50,9 +51,9 @@ class Books {
   void book(const CUpti_Activity& record) {
     switch (record.kind) {
       case CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL:
-      case CUPTI_ACTIVITY_KIND_KERNEL: return add<CUpti_ActivityKernel11>(record);
-      case CUPTI_ACTIVITY_KIND_MEMCPY: return add<CUpti_ActivityMemcpy6>(record);
-      case CUPTI_ACTIVITY_KIND_MEMSET: return add<CUpti_ActivityMemset4>(record);
+      case CUPTI_ACTIVITY_KIND_KERNEL: return add<KernelRecord>(record);
+      case CUPTI_ACTIVITY_KIND_MEMCPY: return add<CopyRecord>(record);
+      case CUPTI_ACTIVITY_KIND_MEMSET: return add<FillRecord>(record);
       case CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION: {
         const auto& one = reinterpret_cast<const CUpti_ActivityExternalCorrelation&>(record);
         if (one.externalKind == kOurs) ids_[one.correlationId] = one.externalId;

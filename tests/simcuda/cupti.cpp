@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "model.hpp"
+#include "profiler/cupti/records.hpp"
 
 using namespace simcuda;
 
@@ -37,9 +38,9 @@ std::vector<External>& pushed() {
 
 std::size_t bytes_of(CUpti_ActivityKind kind) {
   switch (static_cast<int>(kind)) {
-    case CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL: return sizeof(CUpti_ActivityKernel11);
-    case CUPTI_ACTIVITY_KIND_MEMCPY: return sizeof(CUpti_ActivityMemcpy6);
-    case CUPTI_ACTIVITY_KIND_MEMSET: return sizeof(CUpti_ActivityMemset4);
+    case CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL: return sizeof(reprise::cupti::KernelRecord);
+    case CUPTI_ACTIVITY_KIND_MEMCPY: return sizeof(reprise::cupti::CopyRecord);
+    case CUPTI_ACTIVITY_KIND_MEMSET: return sizeof(reprise::cupti::FillRecord);
     case CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION: return sizeof(CUpti_ActivityExternalCorrelation);
     default: return 0;
   }
@@ -93,9 +94,9 @@ void put_work(CUpti_ActivityKind kind, const Stream& stream, Nanoseconds start, 
 
 void work_was_queued(const Stream& stream, WorkKind kind, Nanoseconds start, Nanoseconds end) {
   recorder().correlation++;
-  if (kind == WorkKind::kKernel) put_work<CUpti_ActivityKernel11>(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, stream, start, end);
-  if (kind == WorkKind::kCopy) put_work<CUpti_ActivityMemcpy6>(CUPTI_ACTIVITY_KIND_MEMCPY, stream, start, end);
-  if (kind == WorkKind::kFill) put_work<CUpti_ActivityMemset4>(CUPTI_ACTIVITY_KIND_MEMSET, stream, start, end);
+  if (kind == WorkKind::kKernel) put_work<reprise::cupti::KernelRecord>(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, stream, start, end);
+  if (kind == WorkKind::kCopy) put_work<reprise::cupti::CopyRecord>(CUPTI_ACTIVITY_KIND_MEMCPY, stream, start, end);
+  if (kind == WorkKind::kFill) put_work<reprise::cupti::FillRecord>(CUPTI_ACTIVITY_KIND_MEMSET, stream, start, end);
   if (!records(CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION) || !records(CUPTI_ACTIVITY_KIND_DRIVER)) return;
   std::set<CUpti_ExternalCorrelationKind> seen;
   for (auto id = pushed().rbegin(); id != pushed().rend(); ++id) {
