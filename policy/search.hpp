@@ -15,7 +15,7 @@
 namespace reprise {
 
 struct SearchOptions {
-  int64_t prices = 0;         // how many Choices to price; 0: as many as take about effort times 0.3 s
+  int64_t prices = 0;  // how many Choices to price; 0: as many as take about effort times 0.3 s
   double effort = 1;
   double guard_seconds = 10;  // stop then, whatever is left
   double small_share = 2e-4;  // saved Values below this share of the plain peak are kept always

@@ -53,7 +53,7 @@ struct Known {
   uint64_t last_used = 0;                               // a count of Passes
   int borrowed = 0;                                     // Passes of it that followed the Plan of a larger step
   bool lends_nothing = false;                           // one of them was no such step after all, or did not fit
-  bool lent_all_kept = false;  // and that Plan ran nothing again
+  bool lent_all_kept = false;                           // and that Plan ran nothing again
   std::shared_ptr<const std::vector<int32_t>> regions;  // per Value of the Trace: index into region_names()
   int64_t learned_start_bytes = 0;                      // live at the start of the Pass it was learned from
   int64_t appearing_bytes = 0;                          // gradients that were not there before its backward

@@ -9,7 +9,6 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <stdexcept>
 #include <string_view>
 
@@ -26,7 +25,6 @@
 #include "integration/torch/engine.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "integration/torch/overflow.hpp"
-#include "policy/blocks.hpp"
 #include "policy/budget.hpp"
 #include "policy/planner.hpp"
 #include "policy/schemes.hpp"
@@ -106,8 +104,7 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   if (!set_budget(bytes > 0 ? std::size_t(bytes) : kNoCap))
     throw std::invalid_argument("argument budget: " + exact_bytes(bytes) + " cannot be made the cap: " +
                                 exact_bytes(int64_t(budgeted_core().statistics().reserved_bytes)) + " are reserved by live tensors");
-  if (parameters.empty() && !Controller::get().enabled())
-    std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
+  if (parameters.empty() && !Controller::get().enabled()) std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
   if (parameters.empty()) leave_device_open(budget);
   Controller::get().enable(std::move(config), named);
   engine::arm_this_thread();
