@@ -13,7 +13,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-MODELS = ("gpt", "gpt_drop", "llama", "bert", "bert_drop", "vit", "resnet50", "unet", "chain")
+MODELS = ("gpt", "gpt_drop", "llama", "bert", "bert_drop", "vit", "resnet50", "unet", "chain", "gpt_100")
 BUDGETS = (0.75, 0.5, 0.35, 0.25, 0.15)
 PASSES = 7      # measured for the operators' seconds; the median of equal operators counts
 # Least added time (per cent of a step) of any correct peer at 75, 50, 35 and 25 % of plain's bytes; gradients resident.
@@ -129,7 +129,7 @@ def show(name, rows, step_seconds):
           f"frontier of {first['frontier_plans']} plans in {first['frontier_seconds']:.1f} s")
     print("| asked | predicted peak | added time | of the forward | x bound | planned in | best peer | after the frontier: peak | added time | of the forward | x bound | in |")
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
-    peers = dict(zip((0.75, 0.5, 0.35, 0.25), PEERS[name]))
+    peers = dict(zip((0.75, 0.5, 0.35, 0.25), PEERS.get(name, ())))
     for row in rows:
         share = f"{row['share']:.1%}" if row["share"] > 0 else f"smallest, {(row['after'] or row['plan'])['limit_bytes'] / row['plain_bytes']:.1%}"
         peer = peers.get(row["share"])
