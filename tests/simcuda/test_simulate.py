@@ -10,11 +10,11 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
-import simulated  # noqa: E402
+import named_tests  # noqa: E402
 
 from reprise import simulate  # noqa: E402
 
-pytestmark = [simulated.not_built, pytest.mark.hangs_after(900)]
+pytestmark = [named_tests.not_built, pytest.mark.hangs_after(900)]
 SCRIPTS = HERE / "scripts"
 MIB = 1 << 20
 

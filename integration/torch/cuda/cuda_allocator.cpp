@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
+#include <c10/util/env.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -26,14 +27,27 @@ std::atomic<CudaAllocator*> installed{nullptr};
 
 void give_back(void* pointer) { installed.load(std::memory_order_acquire)->free(pointer); }
 
+// Where there is one device, which one is current is no question; else the check costs as much as the answer.
 c10::DeviceIndex current_device() {
+  static const bool only_one = c10::cuda::device_count() == 1;
+  if (only_one) return 0;
   c10::DeviceIndex device = 0;
-  C10_CUDA_CHECK(c10::cuda::GetDevice(&device));
+  if (const cudaError_t error = c10::cuda::GetDevice(&device); error != cudaSuccess) C10_CUDA_CHECK(error);
   return device;
 }
 
 // An external stream's number is its handle, which is even; those of torch's pools are odd, the default stream's is 0.
 bool is_external(const c10::cuda::CUDAStream& stream) { return stream.id() != 0 && stream.id() % 2 == 0; }
+
+// The default stream has number and handle 0.
+cudaStream_t handle_of(const c10::cuda::CUDAStream& stream) { return stream.id() == 0 ? nullptr : stream.stream(); }
+
+// What this thread's filters said of the request that it passes on (W8).
+struct Routed {
+  std::uint64_t route = 0;  // 0: nothing is being passed on
+  cudaStream_t stream = nullptr;
+};
+thread_local constinit Routed routed{};
 
 }  // namespace
 
@@ -60,10 +74,12 @@ DeviceMemory* CudaAllocator::owner_of(const void* pointer) const {
   return nullptr;
 }
 
-bool CudaAllocator::is_routed(c10::DeviceIndex device, cudaStream_t stream) {
-  if (route_count_.load(std::memory_order_relaxed) == 0) return false;
+std::uint64_t CudaAllocator::route_of(c10::DeviceIndex device, cudaStream_t stream) {
+  if (route_count_.load(std::memory_order_relaxed) == 0) return 0;
   const Hold hold(routes_lock_);
-  return std::any_of(routes_.begin(), routes_.end(), [&](const Route& route) { return route.device == device && route.filter(stream); });
+  for (const Route& route : routes_)
+    if (route.device == device && route.filter(stream)) return route.number;
+  return 0;
 }
 
 c10::DataPtr CudaAllocator::adopt(c10::DataPtr native) const {
@@ -89,13 +105,26 @@ auto CudaAllocator::ask_native(c10::DeviceIndex device, Ask&& ask) {
 }
 
 c10::DataPtr CudaAllocator::allocate(std::size_t bytes) {
+  if (!enabled_.load(std::memory_order_relaxed)) return native_.allocate(bytes);  // W7
+  if (bytes - 1 >= kTooMuch) return adopt(native_.allocate(bytes));               // 0 bytes too
   const c10::DeviceIndex index = current_device();
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(index);
-  DeviceMemory* const memory = bytes == 0 || is_external(stream) || is_routed(index, stream.stream()) ? nullptr : memory_of(index);
-  if (!enabled_.load(std::memory_order_relaxed)) return native_.allocate(bytes);  // W7
-  if (memory == nullptr) return adopt(ask_native(index, [&] { return native_.allocate(bytes); }));
-  void* const pointer = serve(*memory, bytes, stream.stream());
+  const cudaStream_t handle = handle_of(stream);
+  const std::uint64_t route = route_of(index, handle);
+  DeviceMemory* const memory = route != 0 || is_external(stream) ? nullptr : memory_of(index);
+  void* const pointer = memory != nullptr ? serve(*memory, bytes, handle) : pass_on(index, bytes, handle, route);
   return {pointer, pointer, &give_back, c10::Device(c10::DeviceType::CUDA, index)};
+}
+
+// Device, stream and pool are known here: native is asked by the call that wants the stream, and its filters get the answer that was given already.
+void* CudaAllocator::pass_on(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream, std::uint64_t route) {
+  struct Scope {
+    explicit Scope(Routed now) : here(routed), before(std::exchange(here, now)) {}
+    ~Scope() { here = before; }
+    Routed& here;
+    const Routed before;
+  } const scope({route, stream});
+  return ask_native(device, [&] { return native_.raw_alloc_with_stream(bytes, stream); });
 }
 
 void* CudaAllocator::raw_alloc(std::size_t bytes) {
@@ -187,10 +216,11 @@ bool CudaAllocator::give_overflow_back(void* pointer) {
 }
 
 void CudaAllocator::free(void* pointer) {
-  if (pointer == nullptr) return;
-  if (overflow::live_bytes() > 0 && give_overflow_back(pointer)) return;
-  DeviceMemory* const memory = owner_of(pointer);
-  if (memory == nullptr) return native_.raw_delete(pointer);
+  DeviceMemory* const memory = owner_of(pointer);  // nobody's, if it is nullptr
+  if (memory == nullptr) {
+    if (pointer == nullptr || (overflow::live_bytes() > 0 && give_overflow_back(pointer))) return;
+    return native_.raw_delete(pointer);
+  }
   const bool profiled = c10::memoryProfilingEnabled();
   const std::size_t bytes = history_.enabled() || profiled ? memory->size_of(pointer) : 0;
   if (history_.enabled()) history_.freed(memory->index(), pointer, bytes, nullptr, history_.context(RecordContext::ALL));
@@ -323,12 +353,16 @@ void CudaAllocator::attachOutOfMemoryObserver(torch_allocator::OutOfMemoryObserv
 }
 
 void CudaAllocator::beginAllocateToPool(c10::DeviceIndex device, Pool pool, std::function<bool(cudaStream_t)> filter) {
+  const std::uint64_t number = ++routes_made_;
   {
     const Hold hold(routes_lock_);
-    routes_.push_back({device, pool, filter});
+    routes_.push_back({device, pool, filter, number});
     route_count_ = routes_.size();
   }
-  native_.beginAllocateToPool(device, pool, std::move(filter));
+  // Which of several that want the stream is taken stays native's to say.
+  native_.beginAllocateToPool(device, pool, [number, filter = std::move(filter)](cudaStream_t stream) {
+    return (routed.route == number && routed.stream == stream) || filter(stream);
+  });
 }
 
 void CudaAllocator::endAllocateToPool(c10::DeviceIndex device, Pool pool) {
@@ -352,6 +386,10 @@ bool install_cuda_allocator() {
   auto* const native = torch_allocator::get();
   if (const std::string name = native->name(); name != "native") {
     std::fprintf(stderr, "reprise: CUDA memory stays with torch's allocator \"%s\": only the native one can be decorated\n", name.c_str());
+    return false;
+  }
+  if (c10::utils::has_env("PYTORCH_NO_CUDA_MEMORY_CACHING")) {
+    std::fprintf(stderr, "reprise: CUDA memory stays with torch's own allocator: PYTORCH_NO_CUDA_MEMORY_CACHING is set\n");
     return false;
   }
   auto* const ours = new CudaAllocator(*native);

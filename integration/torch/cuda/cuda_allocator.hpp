@@ -10,6 +10,7 @@
 //
 // W6: memory that overflowed (a learning Pass over the budget) is pinned host memory, of no core and no stream: it is given back when the whole device is through
 // W7: while caching is switched off, native answers alone: its memory of that time has a deleter of its own
+// W8: a filter that wanted a stream is not asked again while native serves that request: it may ask the driver (is this stream being captured?)
 //
 // Streams that torch did not make (torch.cuda.ExternalStream) are native's: their owner may destroy them, and a fence may be recorded long after a free.
 // Threads: as torch's. Nothing here is ever destroyed: tensors outlive static destructors.
@@ -69,10 +70,12 @@ class CudaAllocator final : public MinorForwarding {
 
  private:
   static constexpr std::size_t kMaxDevices = 64;
+  static constexpr std::size_t kTooMuch = std::size_t{1} << 60;  // an exabyte: native has words of its own for that
   struct Route {
     c10::DeviceIndex device;
     Pool pool;
     std::function<bool(cudaStream_t)> filter;
+    std::uint64_t number;
   };
   struct Slot {
     std::atomic<DeviceMemory*> memory{nullptr};
@@ -81,7 +84,8 @@ class CudaAllocator final : public MinorForwarding {
   };
 
   DeviceMemory* owner_of(const void* pointer) const;
-  bool is_routed(c10::DeviceIndex device, cudaStream_t stream);
+  std::uint64_t route_of(c10::DeviceIndex device, cudaStream_t stream);  // the number of the route that wants the stream; 0: none does
+  void* pass_on(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream, std::uint64_t route);
   void* serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream);
   void* take_from_pools(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream);  // of native that may be used when memory runs out; nullptr: none can
   void* take_overflow(c10::DeviceIndex device, std::size_t bytes);                         // nullptr: that is not allowed now, or there is none
@@ -98,6 +102,7 @@ class CudaAllocator final : public MinorForwarding {
   std::atomic<int> served_devices_{0};  // one past the highest of which we serve memory
   BiasedLock routes_lock_;              // one thread allocates, as a rule, while a pool is being filled
   std::vector<Route> routes_;
+  std::atomic<std::uint64_t> routes_made_{0};
   std::atomic<std::size_t> route_count_{0};
   std::atomic<bool> enabled_{true}, pools_for_oom_{false};
   std::mutex observers_mutex_;
