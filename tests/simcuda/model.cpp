@@ -45,8 +45,6 @@ State* make_state() {
   return made;
 }
 
-std::size_t charged(std::size_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
-
 }  // namespace
 
 GraphContent::~GraphContent() {
@@ -124,6 +122,7 @@ int deallocate(void* pointer) {
   const std::size_t size = charged(at->second.bytes);
   state().devices[static_cast<std::size_t>(at->second.device)].used -= size;
   munmap(pointer, size);
+  if (at->second.file >= 0) close(at->second.file);
   state().allocations.erase(at);
   return 0;
 }

@@ -95,6 +95,7 @@ struct Allocation {
   std::size_t bytes;
   int device;
   Kind kind;
+  int file = -1;  // shared with other processes: what stands behind it
 };
 
 struct Device {
@@ -162,6 +163,8 @@ SIMCUDA_SHARED bool find(const void* pointer, std::uintptr_t* base, Allocation* 
 SIMCUDA_SHARED void* driver_function(const char* name);
 SIMCUDA_SHARED bool enter(CallCount& count);  // counts a call; true if it is the one that fails
 SIMCUDA_SHARED CallCount& call_count(const char* name);
+
+inline std::size_t charged(std::size_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }  // what an allocation takes of the device
 
 inline Nanoseconds copy_cost(double bytes, double bytes_per_nanosecond) { return static_cast<Nanoseconds>(bytes / bytes_per_nanosecond); }
 

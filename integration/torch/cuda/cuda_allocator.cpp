@@ -42,13 +42,6 @@ bool is_external(const c10::cuda::CUDAStream& stream) { return stream.id() != 0 
 // The default stream has number and handle 0.
 cudaStream_t handle_of(const c10::cuda::CUDAStream& stream) { return stream.id() == 0 ? nullptr : stream.stream(); }
 
-// What this thread's filters said of the request that it passes on (W8).
-struct Routed {
-  std::uint64_t route = 0;  // 0: nothing is being passed on
-  cudaStream_t stream = nullptr;
-};
-thread_local constinit Routed routed{};
-
 }  // namespace
 
 DeviceMemory* CudaAllocator::memory_of(c10::DeviceIndex device) {
@@ -72,14 +65,6 @@ DeviceMemory* CudaAllocator::owner_of(const void* pointer) const {
     if (memory != nullptr && memory->owns(pointer)) return memory;
   }
   return nullptr;
-}
-
-std::uint64_t CudaAllocator::route_of(c10::DeviceIndex device, cudaStream_t stream) {
-  if (route_count_.load(std::memory_order_relaxed) == 0) return 0;
-  const Hold hold(routes_lock_);
-  for (const Route& route : routes_)
-    if (route.device == device && route.filter(stream)) return route.number;
-  return 0;
 }
 
 c10::DataPtr CudaAllocator::adopt(c10::DataPtr native) const {
@@ -110,20 +95,15 @@ c10::DataPtr CudaAllocator::allocate(std::size_t bytes) {
   const c10::DeviceIndex index = current_device();
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(index);
   const cudaStream_t handle = handle_of(stream);
-  const std::uint64_t route = route_of(index, handle);
+  const std::uint64_t route = routes_.wanting(index, handle);
   DeviceMemory* const memory = route != 0 || is_external(stream) ? nullptr : memory_of(index);
   void* const pointer = memory != nullptr ? serve(*memory, bytes, handle) : pass_on(index, bytes, handle, route);
   return {pointer, pointer, &give_back, c10::Device(c10::DeviceType::CUDA, index)};
 }
 
-// Device, stream and pool are known here: native is asked by the call that wants the stream, and its filters get the answer that was given already.
+// Device, stream and pool are known here: native is asked by the call that takes the stream.
 void* CudaAllocator::pass_on(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream, std::uint64_t route) {
-  struct Scope {
-    explicit Scope(Routed now) : here(routed), before(std::exchange(here, now)) {}
-    ~Scope() { here = before; }
-    Routed& here;
-    const Routed before;
-  } const scope({route, stream});
+  const Routes::Passing passing(route, stream);
   return ask_native(device, [&] { return native_.raw_alloc_with_stream(bytes, stream); });
 }
 
@@ -140,9 +120,9 @@ void* CudaAllocator::raw_alloc_with_stream(std::size_t bytes, cudaStream_t strea
 }
 
 void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream) {
-  Context context = history_.enabled() ? history_.context(RecordContext::STATE) : nullptr;
+  Context context = history_.wanted() ? history_.context(RecordContext::STATE) : nullptr;
   void* pointer = memory.allocate(bytes, stream);
-  if (pointer == nullptr && route_count_.load() == 0) {  // native gives nothing back while it serves a capture
+  if (pointer == nullptr && routes_.none()) {  // native gives nothing back while it serves a capture
     native_.emptyCache(Pool{0, 0});
     memory.native_reserves(static_cast<std::size_t>(reserved_by_native(memory.index())));
     memory.count_retry();
@@ -153,7 +133,7 @@ void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t
     if (void* const pinned = take_overflow(memory.index(), bytes)) return pinned;
     throw_out_of_memory(memory, bytes, stream);
   }
-  if (history_.enabled()) history_.allocated(memory.index(), pointer, bytes, stream, std::move(context));
+  if (history_.wanted()) history_.allocated(memory.index(), pointer, bytes, stream, std::move(context));
   if (c10::memoryProfilingEnabled()) report(pointer, static_cast<std::int64_t>(bytes), memory);
   return pointer;
 }
@@ -161,7 +141,7 @@ void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t
 void CudaAllocator::throw_out_of_memory(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream) {
   memory.count_out_of_memory();
   const auto [free_bytes, total_bytes] = native_.getMemoryInfo(memory.index());
-  if (history_.enabled()) history_.ran_out(memory.index(), free_bytes, bytes, stream, history_.context(RecordContext::STATE));
+  if (history_.wanted()) history_.ran_out(memory.index(), free_bytes, bytes, stream, history_.context(RecordContext::STATE));
   std::vector<torch_allocator::OutOfMemoryObserver> observers;
   {
     const std::lock_guard<std::mutex> lock(observers_mutex_);
@@ -198,7 +178,7 @@ void CudaAllocator::enable(bool value) {
 }
 
 void* CudaAllocator::take_overflow(c10::DeviceIndex device, std::size_t bytes) {
-  if (!overflow::allowed() || route_count_.load() != 0 || budgeted_device() != c10::Device(c10::DeviceType::CUDA, device)) return nullptr;
+  if (!overflow::allowed() || !routes_.none() || budgeted_device() != c10::Device(c10::DeviceType::CUDA, device)) return nullptr;
   void* const pointer = overflow::allocate(bytes);
   if (pointer != nullptr) tell_of_overflow(pointer, static_cast<long long>(bytes));
   return pointer;
@@ -222,8 +202,8 @@ void CudaAllocator::free(void* pointer) {
     return native_.raw_delete(pointer);
   }
   const bool profiled = c10::memoryProfilingEnabled();
-  const std::size_t bytes = history_.enabled() || profiled ? memory->size_of(pointer) : 0;
-  if (history_.enabled()) history_.freed(memory->index(), pointer, bytes, nullptr, history_.context(RecordContext::ALL));
+  const std::size_t bytes = history_.wanted() || profiled ? memory->size_of(pointer) : 0;
+  if (history_.wanted()) history_.freed(memory->index(), pointer, bytes, nullptr, history_.context(RecordContext::ALL));
   memory->deallocate(pointer);
   if (profiled) report(pointer, -static_cast<std::int64_t>(bytes), *memory);
 }
@@ -352,26 +332,17 @@ void CudaAllocator::attachOutOfMemoryObserver(torch_allocator::OutOfMemoryObserv
   native_.attachOutOfMemoryObserver(std::move(observer));
 }
 
+void CudaAllocator::attachAllocatorTraceTracker(c10::CachingDeviceAllocator::AllocatorTraceTracker tracker) {
+  history_.attach(tracker);
+  native_.attachAllocatorTraceTracker(std::move(tracker));
+}
+
 void CudaAllocator::beginAllocateToPool(c10::DeviceIndex device, Pool pool, std::function<bool(cudaStream_t)> filter) {
-  const std::uint64_t number = ++routes_made_;
-  {
-    const Hold hold(routes_lock_);
-    routes_.push_back({device, pool, filter, number});
-    route_count_ = routes_.size();
-  }
-  // Which of several that want the stream is taken stays native's to say.
-  native_.beginAllocateToPool(device, pool, [number, filter = std::move(filter)](cudaStream_t stream) {
-    return (routed.route == number && routed.stream == stream) || filter(stream);
-  });
+  native_.beginAllocateToPool(device, pool, routes_.begin(device, pool, std::move(filter)));
 }
 
 void CudaAllocator::endAllocateToPool(c10::DeviceIndex device, Pool pool) {
-  {
-    const Hold hold(routes_lock_);
-    const auto ended = std::find_if(routes_.begin(), routes_.end(), [&](const Route& route) { return route.device == device && route.pool == pool; });
-    if (ended != routes_.end()) routes_.erase(ended);
-    route_count_ = routes_.size();
-  }
+  routes_.end(device, pool);
   native_.endAllocateToPool(device, pool);
 }
 
