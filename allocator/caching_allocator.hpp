@@ -75,6 +75,7 @@ class CachingAllocator {
   std::size_t page_bytes() const noexcept { return arena_.page_bytes(); }
   std::size_t rounding_bytes() const noexcept { return rounding_; }
   std::size_t small_limit_bytes() const noexcept { return small_limit_; }
+  bool caches() const noexcept { return heap_.caches(); }
   void reset_peaks() noexcept;
   // Shows every live allocation; `show` runs with no lock held, on a copy made under it.
   void visit_live(const std::function<void(void*, std::size_t, Tag)>& show) const;

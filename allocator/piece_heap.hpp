@@ -67,6 +67,7 @@ class PieceHeap {
   void give_planned(Piece* piece) noexcept;
   const PlannedRegion& planned() const noexcept { return planned_; }
 
+  bool caches() const { return caches_; }
   std::size_t used_bytes() const { return used_bytes_; }
   std::size_t cached_bytes() const;
   std::size_t address_bytes() const { return top_ - start_; }
