@@ -1,5 +1,6 @@
 """One plan for all ranks; the cap on every rank; ranks that differ, or want nothing of each other."""
 
+import statistics
 import threading
 from datetime import timedelta
 
@@ -53,9 +54,15 @@ def test_fsdp2_on_four_ranks_at_60_percent_of_the_peak(at_60_percent):
         assert abs(predicted - measured) <= 0.03 * measured + unit_gradient_bytes(AT_60_PERCENT), f"rank {rank}"
 
 
-def test_the_peak_of_each_rank_within_3_percent(at_60_percent):
-    for rank, (predicted, measured) in enumerate(peaks(at_60_percent)):
-        assert abs(predicted - measured) <= 0.03 * measured, f"rank {rank}"
+@pytest.mark.thorough
+def test_the_peak_of_each_rank_within_3_percent(four):
+    """The demo's GPT at the demo's own size, on each rank: activations outweigh one unit's gradients there, so that who comes last at a reduce-scatter hardly shows."""
+    answers = four.results(both, Job("fsdp2", layers=9, width=320, length=256, batch=8), STEPS, ("peak", 0.6), seconds=1200)
+    check_equal(answers)
+    assert len(set(hashes(answers))) == 1 and hashes(answers)[0][0]
+    errors = [abs(predicted - measured) / measured for predicted, measured in peaks(answers)]
+    print("peak of live bytes, predicted against measured, by rank: " + ", ".join(f"{error:.2%}" for error in errors))
+    assert statistics.median(errors) <= 0.01 and max(errors) <= 0.03
 
 
 def test_ranks_with_different_shapes_follow_the_tightest(two):

@@ -8,7 +8,7 @@ from running import budget_at, differences, plain_outcome, run_case
 from zoo import EVERYTHING, KINDS, MODELS, WRITES
 
 SCHEMES = ["none", "full", "sqrt", "per_block"]
-FRACTIONS = [pytest.param(0.8, marks=pytest.mark.thorough), 0.6, 0.4]
+FRACTIONS = [pytest.param(0.8, marks=pytest.mark.thorough), pytest.param(0.6, marks=pytest.mark.thorough), 0.4]
 PAGES = 256 << 10      # most programs of WRITES and KINDS are a few KiB: less than the whole pages that their tensors lie in
 
 
