@@ -101,6 +101,7 @@ class CachingAllocator {
   Piece& piece_of(const void* pointer) const noexcept;
   bool take_object_locked(std::size_t bytes, void*& pointer) noexcept;
   bool take_piece_locked(std::size_t bytes, void*& pointer) noexcept;
+  bool take_hit_locked(std::size_t bytes, void*& pointer) noexcept;
   void* handed_out_locked(Piece& piece, std::size_t bytes) noexcept;
   static void* told(AllocationObserver& observer, void* pointer, std::size_t bytes) noexcept;
   void* allocate_slow(std::size_t bytes, StreamId stream) noexcept;
