@@ -63,7 +63,7 @@ DeviceMemory::DeviceMemory(c10::DeviceIndex index, std::unique_ptr<CudaDevice> d
 void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) noexcept {
   void* pointer = nullptr;
   try {
-    pointer = core_.allocate(bytes, device_->id_of(stream));
+    pointer = core_.allocate(bytes, stream == nullptr ? 0 : device_->id_of(stream));
   } catch (const std::bad_alloc&) {  // for the number of a new stream
   }
   if (pointer == nullptr) return nullptr;
