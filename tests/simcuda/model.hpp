@@ -77,9 +77,14 @@ struct Stream {
   std::uint64_t issued = 0, done = 0;
 };
 
-struct Event {
-  explicit Event(unsigned given_flags) : flags(given_flags) {}
-  unsigned flags;
+struct SIMCUDA_SHARED Event {
+  explicit Event(unsigned given_flags);
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  bool takes_time() const { return (flags & 2) == 0; }  // the bit is "disable timing", in the runtime and the driver
+
+  const unsigned flags;
   bool recorded = false;
   Nanoseconds time = 0;
   Graph* capture = nullptr;
@@ -122,6 +127,7 @@ struct State {
   std::deque<Device> devices;
   std::map<std::uintptr_t, Allocation> allocations;
   std::map<std::string, CallCount> calls;
+  std::uint64_t timing_events = 0;  // that exist
   Nanoseconds clock = 0;
   std::uint64_t next_id = 1;
   bool late = false;
