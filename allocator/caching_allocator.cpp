@@ -52,13 +52,13 @@ CachingAllocator::CachingAllocator(Device& device, AllocatorOptions options)
   arena_.set_cap(options.cap_bytes);
 }
 
-// Fast: something of that size was freed lately, and this thread has the lock's key. No atomic operation but plain loads and stores;
+// Fast: something of that size was freed lately, or it is what the plan expects, and this thread has the lock's key. No atomic operation but plain loads and stores;
 // every call below is in tail position, so that nothing is saved for it.
 void* CachingAllocator::allocate(std::size_t bytes) noexcept {
   BiasedLock::Key* const key = lock_.enter_with_key();
   if (key == nullptr) return allocate_slow(bytes, 0);
   void* pointer;
-  const bool found = bytes - 1 < small_limit_ ? take_object_locked(bytes, pointer) : take_piece_locked(bytes, pointer);
+  const bool found = bytes - 1 < small_limit_ ? take_object_locked(bytes, pointer) : take_piece_locked(bytes, pointer) || take_hit_locked(bytes, pointer);
   BiasedLock::leave_with_key(key);
   if (!found) return allocate_slow(bytes, 0);
   AllocationObserver* const observer = observer_.load(std::memory_order_acquire);
@@ -90,6 +90,15 @@ inline bool CachingAllocator::take_piece_locked(std::size_t bytes, void*& pointe
   counts_.add(bytes, rounded, allocations_per_class_[piece->size_class]);
   pointer = arena_.base() + piece->offset;
   last_piece_ = piece;
+  return true;
+}
+
+// The planned piece that is expected next, if it has that size and its bytes are free: nothing is searched. Whatever else is left to the slow path, which may pass pieces over.
+inline bool CachingAllocator::take_hit_locked(std::size_t bytes, void*& pointer) noexcept {
+  if (!heap_.planning() || bytes - 1 >= arena_.bytes() || !pending_.empty()) return false;
+  Piece* const piece = heap_.take_hit(rounded_piece(bytes));
+  if (piece == nullptr) return false;
+  pointer = handed_out_locked(*piece, bytes);
   return true;
 }
 
@@ -194,16 +203,20 @@ inline bool CachingAllocator::keep_object_locked(void* pointer, std::size_t offs
   return true;
 }
 
-// The same for pieces.
+// The same for pieces. Those of a planned region go back to it.
 inline bool CachingAllocator::keep_piece_locked(std::size_t offset) noexcept {
   Piece* piece = last_piece_;
   if (piece->offset != offset) {
     piece = offset < arena_.bytes() ? heap_.find(offset) : nullptr;  // the offset of nullptr is beyond
     if (piece == nullptr || piece->offset != offset) return false;
   }
-  const std::size_t requested = piece->requested;
-  if (requested == 0 || !heap_.keep(piece)) return false;
-  counts_.remove(requested, piece->bytes);
+  const std::size_t requested = piece->requested, rounded = piece->bytes;
+  if (requested == 0) return false;
+  if (!heap_.keep(piece)) {
+    if (!piece->planned || piece->recorded) return false;
+    heap_.give_planned(piece);
+  }
+  counts_.remove(requested, rounded);
   return true;
 }
 

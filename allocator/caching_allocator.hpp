@@ -75,6 +75,7 @@ class CachingAllocator {
   std::size_t page_bytes() const noexcept { return arena_.page_bytes(); }
   std::size_t rounding_bytes() const noexcept { return rounding_; }
   std::size_t small_limit_bytes() const noexcept { return small_limit_; }
+  bool caches() const noexcept { return heap_.caches(); }
   void reset_peaks() noexcept;
   // Shows every live allocation; `show` runs with no lock held, on a copy made under it.
   void visit_live(const std::function<void(void*, std::size_t, Tag)>& show) const;
@@ -100,6 +101,7 @@ class CachingAllocator {
   Piece& piece_of(const void* pointer) const noexcept;
   bool take_object_locked(std::size_t bytes, void*& pointer) noexcept;
   bool take_piece_locked(std::size_t bytes, void*& pointer) noexcept;
+  bool take_hit_locked(std::size_t bytes, void*& pointer) noexcept;
   void* handed_out_locked(Piece& piece, std::size_t bytes) noexcept;
   static void* told(AllocationObserver& observer, void* pointer, std::size_t bytes) noexcept;
   void* allocate_slow(std::size_t bytes, StreamId stream) noexcept;

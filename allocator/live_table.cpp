@@ -21,16 +21,12 @@ LiveTable::~LiveTable() {
   }
 }
 
-bool LiveTable::set(std::size_t offset, Piece* piece) noexcept {
+bool LiveTable::set_in_new_leaf(std::size_t offset, Piece* piece) noexcept {
   const std::size_t block = offset >> block_shift_;
-  std::atomic<Piece**>& slot = leaves_[block >> kLeafBits];
-  Piece** leaf = slot.load(std::memory_order_relaxed);
-  if (leaf == empty_leaf_.get()) {
-    leaf = static_cast<Piece**>(std::calloc(kLeafEntries, sizeof(leaf[0])));
-    if (leaf == nullptr) return false;
-    slot.store(leaf, std::memory_order_release);
-  }
+  auto* const leaf = static_cast<Piece**>(std::calloc(kLeafEntries, sizeof(Piece*)));
+  if (leaf == nullptr) return false;
   leaf[block & (kLeafEntries - 1)] = piece;
+  leaves_[block >> kLeafBits].store(leaf, std::memory_order_release);
   return true;
 }
 

@@ -24,13 +24,20 @@ class LiveTable {
   LiveTable(const LiveTable&) = delete;
   LiveTable& operator=(const LiveTable&) = delete;
 
-  bool set(std::size_t offset, Piece* piece) noexcept;  // nullptr clears
+  bool set(std::size_t offset, Piece* piece) noexcept {  // nullptr clears
+    const std::size_t block = offset >> block_shift_;
+    Piece** const leaf = leaves_[block >> kLeafBits].load(std::memory_order_relaxed);
+    if (leaf == empty_leaf_.get()) return set_in_new_leaf(offset, piece);
+    leaf[block & (kLeafEntries - 1)] = piece;
+    return true;
+  }
   Piece* find(std::size_t offset) const noexcept {
     const std::size_t block = offset >> block_shift_;
     return leaves_[block >> kLeafBits].load(std::memory_order_acquire)[block & (kLeafEntries - 1)];
   }
 
  private:
+  bool set_in_new_leaf(std::size_t offset, Piece* piece) noexcept;
   struct Free {
     void operator()(Piece** leaf) const { std::free(leaf); }
   };

@@ -64,9 +64,11 @@ class PieceHeap {
   bool end_planned() noexcept;  // true: a step was followed
   bool planning() const noexcept { return planned_.active(); }
   Piece* take_planned(std::size_t bytes) noexcept { return planned_.exact(bytes) || planned_.any_near(bytes) ? take_planned() : nullptr; }
+  Piece* take_hit(std::size_t bytes) noexcept { return planned_.exact(bytes) ? take_planned() : nullptr; }  // no other piece is looked at, or passed over
   void give_planned(Piece* piece) noexcept;
   const PlannedRegion& planned() const noexcept { return planned_; }
 
+  bool caches() const { return caches_; }
   std::size_t used_bytes() const { return used_bytes_; }
   std::size_t cached_bytes() const;
   std::size_t address_bytes() const { return top_ - start_; }

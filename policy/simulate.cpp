@@ -64,8 +64,8 @@ Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& 
   SimulatedDevice device(capacity(profile) + 2 * static_cast<size_t>(extent), heap.page_bytes);
   int64_t before = 0;
   for (int32_t b = 0; b < profile.data().outside_buffers; b++) before += profile.data().buffers[static_cast<size_t>(b)];
-  const AllocatorOptions options{.rounding_bytes = heap.rounding_bytes, .small_limit_bytes = heap.small_limit_bytes};
-  // With caches, as in training: what they hold back decides where the next piece lies.
+  // With caches where training has them: what they hold back decides where the next piece lies.
+  const AllocatorOptions options{.rounding_bytes = heap.rounding_bytes, .small_limit_bytes = heap.small_limit_bytes, .caches = heap.caches};
   CachingAllocator core(device, options);
   before += lay_out(core, start);
   core.reset_peaks();

@@ -44,6 +44,7 @@ struct HeapShape {
   size_t page_bytes = 4096;  // what the device commits and gives back
   size_t rounding_bytes = AllocatorOptions{}.rounding_bytes;
   size_t small_limit_bytes = AllocatorOptions{}.small_limit_bytes;
+  bool caches = AllocatorOptions{}.caches;
 };
 
 // On CachingAllocator over SimulatedDevice, in that shape. The Plan's limit is the cap, as in training: free pages are given back before it is exceeded;

@@ -49,7 +49,7 @@ std::size_t budgeted_capacity() {
 
 HeapShape heap_shape() {
   const CachingAllocator& heap = budgeted_core();
-  return {heap.page_bytes(), heap.rounding_bytes(), heap.small_limit_bytes()};
+  return {heap.page_bytes(), heap.rounding_bytes(), heap.small_limit_bytes(), heap.caches()};
 }
 
 }  // namespace reprise

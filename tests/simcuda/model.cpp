@@ -45,8 +45,6 @@ State* make_state() {
   return made;
 }
 
-std::size_t charged(std::size_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
-
 }  // namespace
 
 GraphContent::~GraphContent() {
@@ -124,6 +122,7 @@ int deallocate(void* pointer) {
   const std::size_t size = charged(at->second.bytes);
   state().devices[static_cast<std::size_t>(at->second.device)].used -= size;
   munmap(pointer, size);
+  if (at->second.file >= 0) close(at->second.file);
   state().allocations.erase(at);
   return 0;
 }
@@ -156,10 +155,10 @@ SIMCUDA_API void simcuda_enqueue(void* stream, void (*run)(void*), void* argumen
   const std::shared_ptr<void> kept(argument, drop);
   enqueue(stream, kKernelCost, [run, kept] { run(kept.get()); });
 }
-// Numeric mode computes at once; while somebody times the device's work, the call counts as a kernel.
+// Numeric mode computes at once; while somebody times the device's work, by records or by events, the call counts as a kernel.
 SIMCUDA_API void simcuda_timed(void* stream) {
   SIMCUDA_LOCK;
-  if (state().watcher != nullptr && stream_of(stream).capture == nullptr) enqueue(stream, kKernelCost);
+  if ((state().watcher != nullptr || state().timing_events > 0) && stream_of(stream).capture == nullptr) enqueue(stream, kKernelCost);
 }
 SIMCUDA_API int simcuda_runs_late(void* stream) { return runs_late(stream_of(stream)) ? 1 : 0; }
 SIMCUDA_API void simcuda_drain(void* stream) { drain(stream_of(stream)); }

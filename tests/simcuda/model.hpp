@@ -77,9 +77,14 @@ struct Stream {
   std::uint64_t issued = 0, done = 0;
 };
 
-struct Event {
-  explicit Event(unsigned given_flags) : flags(given_flags) {}
-  unsigned flags;
+struct SIMCUDA_SHARED Event {
+  explicit Event(unsigned given_flags);
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  bool takes_time() const { return (flags & 2) == 0; }  // the bit is "disable timing", in the runtime and the driver
+
+  const unsigned flags;
   bool recorded = false;
   Nanoseconds time = 0;
   Graph* capture = nullptr;
@@ -95,6 +100,7 @@ struct Allocation {
   std::size_t bytes;
   int device;
   Kind kind;
+  int file = -1;  // shared with other processes: what stands behind it
 };
 
 struct Device {
@@ -121,6 +127,7 @@ struct State {
   std::deque<Device> devices;
   std::map<std::uintptr_t, Allocation> allocations;
   std::map<std::string, CallCount> calls;
+  std::uint64_t timing_events = 0;  // that exist
   Nanoseconds clock = 0;
   std::uint64_t next_id = 1;
   bool late = false;
@@ -162,6 +169,8 @@ SIMCUDA_SHARED bool find(const void* pointer, std::uintptr_t* base, Allocation* 
 SIMCUDA_SHARED void* driver_function(const char* name);
 SIMCUDA_SHARED bool enter(CallCount& count);  // counts a call; true if it is the one that fails
 SIMCUDA_SHARED CallCount& call_count(const char* name);
+
+inline std::size_t charged(std::size_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }  // what an allocation takes of the device
 
 inline Nanoseconds copy_cost(double bytes, double bytes_per_nanosecond) { return static_cast<Nanoseconds>(bytes / bytes_per_nanosecond); }
 

@@ -44,7 +44,7 @@ void fill(void* pointer, int value, std::size_t bytes) {
   const auto start = reinterpret_cast<std::uintptr_t>(pointer), end = start + bytes;
   const auto first = (start + kHostPage - 1) / kHostPage * kHostPage, last = end / kHostPage * kHostPage;
   if (state().hollow && value != 0 && bytes > kHollowBytes) return;
-  if (value != 0 || first >= last || !find(pointer, &base, &allocation) || (allocation.kind != Kind::kDevice && !state().hollow)) {
+  if (value != 0 || first >= last || !find(pointer, &base, &allocation) || allocation.file >= 0 || (allocation.kind != Kind::kDevice && !state().hollow)) {
     std::memset(pointer, value, bytes);
     return;
   }

@@ -1,5 +1,5 @@
 """Named behaviours, run in a process that has the simulator under torch: `python MODULE.py native|reprise FAMILY` prints one JSON line each, name and
-"passed" or what failed; outcomes() is the other end of it, in the test process."""
+"passed" or what failed; outcomes() is the other end of it, in the process that asks: pytest's (named_tests.py) or both.py's."""
 
 import functools
 import gc
@@ -10,13 +10,10 @@ import subprocess
 import sys
 import traceback
 
-import pytest
-
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import simcuda  # noqa: E402
 
-not_built = pytest.mark.skipif(not simcuda.built(), reason="the simulated CUDA libraries are not built: cmake says why")
 THE_PROCESS = "the process"
 
 
@@ -50,14 +47,6 @@ class Family:
             print(json.dumps([name, outcome]), flush=True)
 
 
-def cases(families, allocators):
-    for allocator in allocators:
-        for family, behaviours in families.items():
-            together = pytest.mark.xdist_group(f"{allocator} {family}")  # one worker runs the process of a family
-            for name in [*behaviours.functions, THE_PROCESS]:
-                yield pytest.param(allocator, family, name, marks=together, id=f"{allocator}-{family}-{name}")
-
-
 @functools.cache
 def outcomes(module, allocator, family):
     """name -> "passed" or what failed."""
@@ -66,8 +55,3 @@ def outcomes(module, allocator, family):
     found = dict(json.loads(line) for line in run.stdout.splitlines() if line.startswith("["))
     found[THE_PROCESS] = "passed" if run.returncode == 0 else f"ended with {run.returncode}: {run.stderr[-2000:]}"
     return found
-
-
-def check(module, allocator, family, name):
-    found = outcomes(module, allocator, family)
-    assert found.get(name, f"did not run; the process {found[THE_PROCESS]}") == "passed", found.get(name)

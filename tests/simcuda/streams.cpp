@@ -28,6 +28,15 @@ Stream& make_stream(unsigned flags, int priority) {
   return made;
 }
 
+Event::Event(unsigned given_flags) : flags(given_flags) {
+  SIMCUDA_LOCK;
+  state().timing_events += takes_time() ? 1 : 0;
+}
+Event::~Event() {
+  SIMCUDA_LOCK;
+  state().timing_events -= takes_time() ? 1 : 0;
+}
+
 void set_watcher(Watcher watcher) {
   SIMCUDA_LOCK;
   state().watcher = watcher;

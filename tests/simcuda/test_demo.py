@@ -10,9 +10,9 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
-import simulated  # noqa: E402
+import named_tests  # noqa: E402
 
-pytestmark = simulated.not_built
+pytestmark = named_tests.not_built
 
 
 @pytest.mark.hangs_after(300)

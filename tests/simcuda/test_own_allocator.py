@@ -11,9 +11,9 @@ import pytest
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import own  # noqa: E402
-import simulated  # noqa: E402
+import named_tests  # noqa: E402
 
-pytestmark = simulated.not_built
+pytestmark = named_tests.not_built
 
 START = """
 import simcuda
@@ -36,9 +36,9 @@ def run(script, **environment):
     return done.stdout.strip(), done.stderr.strip()
 
 
-@pytest.mark.parametrize(("allocator", "family", "name"), list(simulated.cases(own.FAMILIES, ("reprise",))))
+@pytest.mark.parametrize(("allocator", "family", "name"), list(named_tests.cases(own.FAMILIES, ("reprise",))))
 def test_own(allocator, family, name):
-    simulated.check("own.py", allocator, family, name)
+    named_tests.check("own.py", allocator, family, name)
 
 
 def test_the_environment_variable_is_enough():
@@ -70,6 +70,13 @@ def test_a_device_without_virtual_memory_stays_native():
     printed, said = run(START + 'device.fail("cuMemGetAllocationGranularity")\n' + WHO_SERVES)
     assert printed == "native"
     assert said == "reprise: CUDA memory stays with torch's own allocator: device 0 does not answer"
+
+
+def test_without_caching_nothing_is_ours():
+    """What compute-sanitizer's users set: each allocation is the device's, and goes back at once."""
+    printed, said = run(START + WHO_SERVES + "del kept\nassert device.used() == 0\n", PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+    assert printed == "native"
+    assert said == "reprise: CUDA memory stays with torch's own allocator: PYTORCH_NO_CUDA_MEMORY_CACHING is set"
 
 
 def test_a_torch_that_we_have_no_library_for_stays_native(tmp_path):

@@ -10,11 +10,11 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
-import simulated  # noqa: E402
+import named_tests  # noqa: E402
 
 from reprise import simulate  # noqa: E402
 
-pytestmark = [simulated.not_built, pytest.mark.hangs_after(900)]
+pytestmark = [named_tests.not_built, pytest.mark.hangs_after(900)]
 SCRIPTS = HERE / "scripts"
 MIB = 1 << 20
 
@@ -103,11 +103,12 @@ def test_an_option_of_the_script_is_replaced_where_it_is():
     assert simulate.with_value(["x"], "--batch", 16) == ["x", "--batch", "16"]
 
 
+@pytest.mark.thorough
 def test_the_largest_batch(tmp_path):
-    """On a card that holds a batch of 2 to the byte, 2 is the largest plainly; a plan holds more."""
-    _, two, _, failed = run(tmp_path, ["--memory", "8GiB"], "--batch", "2")
-    assert two, failed
-    status, found, said, failed = run(tmp_path, ["--memory", str(two["peak_bytes"]), "--reserve", "0", "--largest=--batch"], "--batch", "2")
+    """On a card that holds a batch of 8 to the byte, 8 is the largest plainly; a plan holds more. (Up to 4 the optimizer's temporaries are the peak, whatever the batch.)"""
+    _, eight, _, failed = run(tmp_path, ["--memory", "8GiB"], "--batch", "8")
+    assert eight, failed
+    status, found, said, failed = run(tmp_path, ["--memory", str(eight["peak_bytes"]), "--reserve", "0", "--largest=--batch"], "--batch", "8")
     assert status == 0, said + failed
-    assert found["largest"]["plain"] == 2 < found["largest"]["planned"], found["largest"]
-    assert f"largest --batch that fits: 2 plain, {found['largest']['planned']} with a plan" in said
+    assert found["largest"]["plain"] == 8 < found["largest"]["planned"], found["largest"]
+    assert f"largest --batch that fits: 8 plain, {found['largest']['planned']} with a plan" in said

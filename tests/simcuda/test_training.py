@@ -6,12 +6,12 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import simulated  # noqa: E402
+import named_tests  # noqa: E402
 import training  # noqa: E402
 
-pytestmark = simulated.not_built
+pytestmark = named_tests.not_built
 
 
-@pytest.mark.parametrize(("allocator", "family", "name"), list(simulated.cases(training.FAMILIES, ("reprise",))))
+@pytest.mark.parametrize(("allocator", "family", "name"), list(named_tests.cases(training.FAMILIES, ("reprise",))))
 def test_training(allocator, family, name):
-    simulated.check("training.py", allocator, family, name)
+    named_tests.check("training.py", allocator, family, name)

@@ -55,7 +55,7 @@ def lines():
         "Resume": [tests("tests/integration/test_resume.py")],
         "Cost model": [tests("tests/integration/test_cost_model.py")],
         "Distributed": [tests("tests/distributed", "--all-policies")],
-        "CUDA, simulated": [tests("tests/simcuda")],
+        "CUDA, simulated": [tests("tests/simcuda", "--all-policies"), bench("cuda_allocator"), bench("cuda_replay")],
         "Environment only": [tests("tests/integration/test_environment.py")],
         "Spike": [tests("tests/integration/test_over_the_cap.py")],
         "Peers": [tests("tests/benchmarks/test_peers.py"), [sys.executable, "benchmarks/peers.py"]],    # resumable by itself: its figures stay in out/peers.json

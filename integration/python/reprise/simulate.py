@@ -15,6 +15,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 
 GIB, MIB = 1 << 30, 1 << 20
+PAGE = 2 * MIB  # of a device
+MOST_TRIES = 6  # until a budget is seen to be enough
 CHILD = pathlib.Path(__file__).with_name("_simulated_run.py")
 
 
@@ -88,11 +90,25 @@ class Verdict:
     fits_plainly: bool
     fits: bool
     plan: dict | None = None   # where plain does not fit
-    smallest_budget: int | None = None
+    smallest_budget: int | None = None  # the script ran under it; where the card's memory is too little for any plan
     largest: dict | None = None
 
 
-def judge(settings, script, arguments, memory, gpu):
+def enough(settings, script, arguments, budget, learned):
+    """The first budget, from what the planner named on, under which the whole script ran. What is named knows the Pass that did not fit: later ones may need more, as when an
+    optimizer's state has appeared. None: not seen."""
+    for _ in range(MOST_TRIES):
+        if budget is None:
+            return None
+        tried = run_script(settings, script, arguments, budget=budget, learned=learned)
+        if tried["infeasible"] is None:
+            return budget
+        named = tried["smallest_budget"]
+        budget = None if named is None else max(named, budget + PAGE)
+    return None
+
+
+def judge(settings, script, arguments, memory, gpu, name_enough=True):
     plain = run_script(settings, script, arguments, budget=None)
     verdict = Verdict(gpu, memory, plain["steps"], plain["passes"], plain["peak_bytes"], plain["live_peak_bytes"], plain["start_bytes"], plain["peak_bytes"] <= memory,
                       plain["peak_bytes"] <= memory)
@@ -100,7 +116,8 @@ def judge(settings, script, arguments, memory, gpu):
         return verdict
     planned = run_script(settings, script, arguments, budget=memory, learned=plain["learned"])
     verdict.fits = planned["infeasible"] is None
-    verdict.smallest_budget = planned["smallest_budget"]
+    if name_enough and not verdict.fits:
+        verdict.smallest_budget = enough(settings, script, arguments, planned["smallest_budget"], plain["learned"])
     if verdict.fits:
         verdict.plan = {**(planned["plan"] or {}), "peak_bytes": planned["peak_bytes"], "live_peak_bytes": planned["live_peak_bytes"]}
     return verdict
@@ -137,7 +154,7 @@ def find_largest(settings, script, arguments, memory, gpu, flag):
 
     def at(value):
         if value not in seen:
-            seen[value] = judge(settings, script, with_value(arguments, flag, value), memory, gpu)
+            seen[value] = judge(settings, script, with_value(arguments, flag, value), memory, gpu, name_enough=False)
             print(f"  {flag} {value}: {'fits' if seen[value].fits_plainly else 'fits with a plan' if seen[value].fits else 'does not fit'}", file=sys.stderr, flush=True)
         return seen[value]
 
@@ -159,7 +176,7 @@ def describe(verdict, script, total):
                          f"predicted, {gib(plan['measured_peak_bytes'])} in simulation; {1e3 * plan['added_seconds']:.1f} ms added by the card's rough model{share}")
     elif not verdict.fits_plainly:
         smallest = gib(verdict.smallest_budget) if verdict.smallest_budget else "not known: the script was not seen to train"
-        lines.append(f"  no plan fits; the smallest budget that the simulator completed: {smallest}")
+        lines.append(f"  no plan fits; the smallest budget under which the script was seen to run: {smallest}")
     if verdict.largest:
         lines.append(f"  largest {verdict.largest['flag']} that fits: {verdict.largest['plain']} plain, {verdict.largest['planned']} with a plan")
     return "\n".join(lines)

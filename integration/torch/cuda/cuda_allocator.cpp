@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
+#include <c10/util/env.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -26,14 +27,20 @@ std::atomic<CudaAllocator*> installed{nullptr};
 
 void give_back(void* pointer) { installed.load(std::memory_order_acquire)->free(pointer); }
 
+// Where there is one device, which one is current is no question; else the check costs as much as the answer.
 c10::DeviceIndex current_device() {
+  static const bool only_one = c10::cuda::device_count() == 1;
+  if (only_one) return 0;
   c10::DeviceIndex device = 0;
-  C10_CUDA_CHECK(c10::cuda::GetDevice(&device));
+  if (const cudaError_t error = c10::cuda::GetDevice(&device); error != cudaSuccess) C10_CUDA_CHECK(error);
   return device;
 }
 
 // An external stream's number is its handle, which is even; those of torch's pools are odd, the default stream's is 0.
 bool is_external(const c10::cuda::CUDAStream& stream) { return stream.id() != 0 && stream.id() % 2 == 0; }
+
+// The default stream has number and handle 0.
+cudaStream_t handle_of(const c10::cuda::CUDAStream& stream) { return stream.id() == 0 ? nullptr : stream.stream(); }
 
 }  // namespace
 
@@ -60,12 +67,6 @@ DeviceMemory* CudaAllocator::owner_of(const void* pointer) const {
   return nullptr;
 }
 
-bool CudaAllocator::is_routed(c10::DeviceIndex device, cudaStream_t stream) {
-  if (route_count_.load(std::memory_order_relaxed) == 0) return false;
-  const Hold hold(routes_lock_);
-  return std::any_of(routes_.begin(), routes_.end(), [&](const Route& route) { return route.device == device && route.filter(stream); });
-}
-
 c10::DataPtr CudaAllocator::adopt(c10::DataPtr native) const {
   void* const pointer = native.get();
   const c10::Device device = native.device();
@@ -89,13 +90,21 @@ auto CudaAllocator::ask_native(c10::DeviceIndex device, Ask&& ask) {
 }
 
 c10::DataPtr CudaAllocator::allocate(std::size_t bytes) {
+  if (!enabled_.load(std::memory_order_relaxed)) return native_.allocate(bytes);  // W7
+  if (bytes - 1 >= kTooMuch) return adopt(native_.allocate(bytes));               // 0 bytes too
   const c10::DeviceIndex index = current_device();
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(index);
-  DeviceMemory* const memory = bytes == 0 || is_external(stream) || is_routed(index, stream.stream()) ? nullptr : memory_of(index);
-  if (!enabled_.load(std::memory_order_relaxed)) return native_.allocate(bytes);  // W7
-  if (memory == nullptr) return adopt(ask_native(index, [&] { return native_.allocate(bytes); }));
-  void* const pointer = serve(*memory, bytes, stream.stream());
+  const cudaStream_t handle = handle_of(stream);
+  const std::uint64_t route = routes_.wanting(index, handle);
+  DeviceMemory* const memory = route != 0 || is_external(stream) ? nullptr : memory_of(index);
+  void* const pointer = memory != nullptr ? serve(*memory, bytes, handle) : pass_on(index, bytes, handle, route);
   return {pointer, pointer, &give_back, c10::Device(c10::DeviceType::CUDA, index)};
+}
+
+// Device, stream and pool are known here: native is asked by the call that takes the stream.
+void* CudaAllocator::pass_on(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream, std::uint64_t route) {
+  const Routes::Passing passing(route, stream);
+  return ask_native(device, [&] { return native_.raw_alloc_with_stream(bytes, stream); });
 }
 
 void* CudaAllocator::raw_alloc(std::size_t bytes) {
@@ -111,9 +120,9 @@ void* CudaAllocator::raw_alloc_with_stream(std::size_t bytes, cudaStream_t strea
 }
 
 void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream) {
-  Context context = history_.enabled() ? history_.context(RecordContext::STATE) : nullptr;
+  Context context = history_.wanted() ? history_.context(RecordContext::STATE) : nullptr;
   void* pointer = memory.allocate(bytes, stream);
-  if (pointer == nullptr && route_count_.load() == 0) {  // native gives nothing back while it serves a capture
+  if (pointer == nullptr && routes_.none()) {  // native gives nothing back while it serves a capture
     native_.emptyCache(Pool{0, 0});
     memory.native_reserves(static_cast<std::size_t>(reserved_by_native(memory.index())));
     memory.count_retry();
@@ -124,7 +133,7 @@ void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t
     if (void* const pinned = take_overflow(memory.index(), bytes)) return pinned;
     throw_out_of_memory(memory, bytes, stream);
   }
-  if (history_.enabled()) history_.allocated(memory.index(), pointer, bytes, stream, std::move(context));
+  if (history_.wanted()) history_.allocated(memory.index(), pointer, bytes, stream, std::move(context));
   if (c10::memoryProfilingEnabled()) report(pointer, static_cast<std::int64_t>(bytes), memory);
   return pointer;
 }
@@ -132,7 +141,7 @@ void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t
 void CudaAllocator::throw_out_of_memory(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream) {
   memory.count_out_of_memory();
   const auto [free_bytes, total_bytes] = native_.getMemoryInfo(memory.index());
-  if (history_.enabled()) history_.ran_out(memory.index(), free_bytes, bytes, stream, history_.context(RecordContext::STATE));
+  if (history_.wanted()) history_.ran_out(memory.index(), free_bytes, bytes, stream, history_.context(RecordContext::STATE));
   std::vector<torch_allocator::OutOfMemoryObserver> observers;
   {
     const std::lock_guard<std::mutex> lock(observers_mutex_);
@@ -169,7 +178,7 @@ void CudaAllocator::enable(bool value) {
 }
 
 void* CudaAllocator::take_overflow(c10::DeviceIndex device, std::size_t bytes) {
-  if (!overflow::allowed() || route_count_.load() != 0 || budgeted_device() != c10::Device(c10::DeviceType::CUDA, device)) return nullptr;
+  if (!overflow::allowed() || !routes_.none() || budgeted_device() != c10::Device(c10::DeviceType::CUDA, device)) return nullptr;
   void* const pointer = overflow::allocate(bytes);
   if (pointer != nullptr) tell_of_overflow(pointer, static_cast<long long>(bytes));
   return pointer;
@@ -187,13 +196,14 @@ bool CudaAllocator::give_overflow_back(void* pointer) {
 }
 
 void CudaAllocator::free(void* pointer) {
-  if (pointer == nullptr) return;
-  if (overflow::live_bytes() > 0 && give_overflow_back(pointer)) return;
-  DeviceMemory* const memory = owner_of(pointer);
-  if (memory == nullptr) return native_.raw_delete(pointer);
+  DeviceMemory* const memory = owner_of(pointer);  // nobody's, if it is nullptr
+  if (memory == nullptr) {
+    if (pointer == nullptr || (overflow::live_bytes() > 0 && give_overflow_back(pointer))) return;
+    return native_.raw_delete(pointer);
+  }
   const bool profiled = c10::memoryProfilingEnabled();
-  const std::size_t bytes = history_.enabled() || profiled ? memory->size_of(pointer) : 0;
-  if (history_.enabled()) history_.freed(memory->index(), pointer, bytes, nullptr, history_.context(RecordContext::ALL));
+  const std::size_t bytes = history_.wanted() || profiled ? memory->size_of(pointer) : 0;
+  if (history_.wanted()) history_.freed(memory->index(), pointer, bytes, nullptr, history_.context(RecordContext::ALL));
   memory->deallocate(pointer);
   if (profiled) report(pointer, -static_cast<std::int64_t>(bytes), *memory);
 }
@@ -322,22 +332,17 @@ void CudaAllocator::attachOutOfMemoryObserver(torch_allocator::OutOfMemoryObserv
   native_.attachOutOfMemoryObserver(std::move(observer));
 }
 
+void CudaAllocator::attachAllocatorTraceTracker(c10::CachingDeviceAllocator::AllocatorTraceTracker tracker) {
+  history_.attach(tracker);
+  native_.attachAllocatorTraceTracker(std::move(tracker));
+}
+
 void CudaAllocator::beginAllocateToPool(c10::DeviceIndex device, Pool pool, std::function<bool(cudaStream_t)> filter) {
-  {
-    const Hold hold(routes_lock_);
-    routes_.push_back({device, pool, filter});
-    route_count_ = routes_.size();
-  }
-  native_.beginAllocateToPool(device, pool, std::move(filter));
+  native_.beginAllocateToPool(device, pool, routes_.begin(device, pool, std::move(filter)));
 }
 
 void CudaAllocator::endAllocateToPool(c10::DeviceIndex device, Pool pool) {
-  {
-    const Hold hold(routes_lock_);
-    const auto ended = std::find_if(routes_.begin(), routes_.end(), [&](const Route& route) { return route.device == device && route.pool == pool; });
-    if (ended != routes_.end()) routes_.erase(ended);
-    route_count_ = routes_.size();
-  }
+  routes_.end(device, pool);
   native_.endAllocateToPool(device, pool);
 }
 
@@ -352,6 +357,10 @@ bool install_cuda_allocator() {
   auto* const native = torch_allocator::get();
   if (const std::string name = native->name(); name != "native") {
     std::fprintf(stderr, "reprise: CUDA memory stays with torch's allocator \"%s\": only the native one can be decorated\n", name.c_str());
+    return false;
+  }
+  if (c10::utils::has_env("PYTORCH_NO_CUDA_MEMORY_CACHING")) {
+    std::fprintf(stderr, "reprise: CUDA memory stays with torch's own allocator: PYTORCH_NO_CUDA_MEMORY_CACHING is set\n");
     return false;
   }
   auto* const ours = new CudaAllocator(*native);

@@ -5,7 +5,7 @@
 //     would never come back to us
 // W2: a pointer is ours exactly if it lies in a core's address range; every other one is native's and is freed by native
 // W3: what native is handed back bears native's deleter: it ignores every other one, silently (record_stream!)
-// W4: while a pool is being allocated to and its filter wants a stream, native serves that stream
+// W4, W8: routes.hpp
 // W5: out of memory is raised only after pressure, native's caches and a second try; the observers hear of it first, with no lock held
 //
 // W6: memory that overflowed (a learning Pass over the budget) is pinned host memory, of no core and no stream: it is given back when the whole device is through
@@ -22,9 +22,9 @@
 #include <optional>
 #include <vector>
 
-#include "allocator/biased_lock.hpp"
 #include "integration/torch/cuda/device_memory.hpp"
 #include "integration/torch/cuda/history.hpp"
+#include "integration/torch/cuda/routes.hpp"
 #include REPRISE_CUDA_MINOR
 
 namespace reprise::cuda {
@@ -62,6 +62,7 @@ class CudaAllocator final : public MinorForwarding {
   void recordHistory(bool enabled, c10::CachingDeviceAllocator::CreateContextFn gather, std::size_t most_entries, RecordContext when, bool clear,
                      const std::vector<std::string>& skipped_actions) override;
   void attachOutOfMemoryObserver(torch_allocator::OutOfMemoryObserver observer) override;
+  void attachAllocatorTraceTracker(c10::CachingDeviceAllocator::AllocatorTraceTracker tracker) override;
 
   void beginAllocateToPool(c10::DeviceIndex device, Pool pool, std::function<bool(cudaStream_t)> filter) override;
   void endAllocateToPool(c10::DeviceIndex device, Pool pool) override;
@@ -69,11 +70,7 @@ class CudaAllocator final : public MinorForwarding {
 
  private:
   static constexpr std::size_t kMaxDevices = 64;
-  struct Route {
-    c10::DeviceIndex device;
-    Pool pool;
-    std::function<bool(cudaStream_t)> filter;
-  };
+  static constexpr std::size_t kTooMuch = std::size_t{1} << 60;  // an exabyte: native has words of its own for that
   struct Slot {
     std::atomic<DeviceMemory*> memory{nullptr};
     std::once_flag asked;
@@ -81,7 +78,7 @@ class CudaAllocator final : public MinorForwarding {
   };
 
   DeviceMemory* owner_of(const void* pointer) const;
-  bool is_routed(c10::DeviceIndex device, cudaStream_t stream);
+  void* pass_on(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream, std::uint64_t route);
   void* serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream);
   void* take_from_pools(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream);  // of native that may be used when memory runs out; nullptr: none can
   void* take_overflow(c10::DeviceIndex device, std::size_t bytes);                         // nullptr: that is not allowed now, or there is none
@@ -96,9 +93,7 @@ class CudaAllocator final : public MinorForwarding {
 
   std::array<Slot, kMaxDevices> slots_;
   std::atomic<int> served_devices_{0};  // one past the highest of which we serve memory
-  BiasedLock routes_lock_;              // one thread allocates, as a rule, while a pool is being filled
-  std::vector<Route> routes_;
-  std::atomic<std::size_t> route_count_{0};
+  Routes routes_;
   std::atomic<bool> enabled_{true}, pools_for_oom_{false};
   std::mutex observers_mutex_;
   std::vector<torch_allocator::OutOfMemoryObserver> observers_;

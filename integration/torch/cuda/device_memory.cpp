@@ -56,13 +56,14 @@ std::unique_ptr<DeviceMemory> DeviceMemory::make(c10::DeviceIndex index, std::st
   return device == nullptr ? nullptr : std::unique_ptr<DeviceMemory>(new DeviceMemory(index, std::move(device)));
 }
 
+// Nothing is cached by size: pages are large here, and what is freed and joined at once makes the same layout in every step: from the second on no page is asked for.
 DeviceMemory::DeviceMemory(c10::DeviceIndex index, std::unique_ptr<CudaDevice> device)
-    : index_(index), device_(std::move(device)), core_(*device_, {.rounding_bytes = kRounding}) {}
+    : index_(index), device_(std::move(device)), core_(*device_, {.rounding_bytes = kRounding, .caches = false}) {}
 
 void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) noexcept {
   void* pointer = nullptr;
   try {
-    pointer = core_.allocate(bytes, device_->id_of(stream));
+    pointer = core_.allocate(bytes, stream == nullptr ? 0 : device_->id_of(stream));
   } catch (const std::bad_alloc&) {  // for the number of a new stream
   }
   if (pointer == nullptr) return nullptr;

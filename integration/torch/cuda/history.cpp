@@ -20,6 +20,7 @@ void History::record(bool enabled, c10::CachingDeviceAllocator::CreateContextFn 
     live_.clear();
   }
   enabled_ = enabled;
+  wanted_ = enabled || trackers_ != nullptr;
 }
 
 Context History::context(RecordContext at_least) const {
@@ -31,29 +32,52 @@ Context History::context(RecordContext at_least) const {
   return gather == nullptr ? nullptr : gather();
 }
 
-void History::add(TraceEntry::Action action, c10::DeviceIndex device, std::size_t address, std::size_t bytes, void* stream, Context context) {
-  if (skipped_.contains(action)) return;
-  entries_.emplace_back(action, device, address, bytes, stream, c10::MempoolId_t{0, 0}, c10::getApproximateTime(), std::move(context));
+void History::attach(c10::CachingDeviceAllocator::AllocatorTraceTracker tracker) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  auto more = trackers_ == nullptr ? std::make_shared<Trackers>() : std::make_shared<Trackers>(*trackers_);
+  more->push_back(std::move(tracker));
+  trackers_ = std::move(more);
+  wanted_ = true;
+}
+
+// Trackers hear of it first; the history keeps it if it is recorded.
+void History::note(TraceEntry::Action action, c10::DeviceIndex device, std::size_t address, std::size_t bytes, void* stream, Context context) {
+  TraceEntry entry(action, device, address, bytes, stream, c10::MempoolId_t{0, 0}, c10::getApproximateTime(), std::move(context));
+  std::shared_ptr<const Trackers> trackers;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    trackers = trackers_;
+  }
+  if (trackers != nullptr)
+    for (const auto& tracker : *trackers) tracker(entry);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!enabled_ || skipped_.contains(action)) return;
+  entries_.push_back(std::move(entry));
   if (entries_.size() > most_entries_) entries_.pop_front();
 }
 
 void History::allocated(c10::DeviceIndex device, void* pointer, std::size_t bytes, void* stream, Context context) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (context != nullptr) live_[pointer] = context;
-  add(TraceEntry::ALLOC, device, reinterpret_cast<std::size_t>(pointer), bytes, stream, when_ >= RecordContext::ALLOC ? std::move(context) : nullptr);
+  bool shown = false;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (context != nullptr) live_[pointer] = context;
+    shown = when_ >= RecordContext::ALLOC;
+  }
+  note(TraceEntry::ALLOC, device, reinterpret_cast<std::size_t>(pointer), bytes, stream, shown ? std::move(context) : nullptr);
 }
 
 // The core says nothing of the moment at which the last stream lets go: both entries come here.
 void History::freed(c10::DeviceIndex device, void* pointer, std::size_t bytes, void* stream, Context context) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  live_.erase(pointer);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    live_.erase(pointer);
+  }
   for (const auto action : {TraceEntry::FREE_REQUESTED, TraceEntry::FREE_COMPLETED})
-    add(action, device, reinterpret_cast<std::size_t>(pointer), bytes, stream, context);
+    note(action, device, reinterpret_cast<std::size_t>(pointer), bytes, stream, context);
 }
 
 void History::ran_out(c10::DeviceIndex device, std::size_t free_bytes, std::size_t asked_bytes, void* stream, Context context) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  add(TraceEntry::OOM, device, free_bytes, asked_bytes, stream, std::move(context));
+  note(TraceEntry::OOM, device, free_bytes, asked_bytes, stream, std::move(context));
 }
 
 Context History::of_live(void* pointer) const {

@@ -26,7 +26,10 @@ class History {
   void record(bool enabled, c10::CachingDeviceAllocator::CreateContextFn gather, std::size_t most_entries, RecordContext when, bool clear,
               const std::vector<std::string>& skipped_actions);
   bool enabled() const { return enabled_.load(std::memory_order_relaxed); }
-  Context context(RecordContext at_least) const;  // nullptr where such events are recorded without
+  // Told of every entry from now on, whether history is recorded or not, with no lock held. It must neither allocate on a device nor take the GIL (torch's own rule).
+  void attach(c10::CachingDeviceAllocator::AllocatorTraceTracker tracker);
+  bool wanted() const { return wanted_.load(std::memory_order_relaxed); }  // somebody wants to hear of allocations
+  Context context(RecordContext at_least) const;                           // nullptr where such events are recorded without
 
   void allocated(c10::DeviceIndex device, void* pointer, std::size_t bytes, void* stream, Context context);
   void freed(c10::DeviceIndex device, void* pointer, std::size_t bytes, void* stream, Context context);
@@ -36,10 +39,13 @@ class History {
   void add_to(std::vector<TraceEntry>& entries, c10::DeviceIndex device) const;  // merged by time
 
  private:
-  void add(TraceEntry::Action action, c10::DeviceIndex device, std::size_t address, std::size_t bytes, void* stream, Context context);
+  void note(TraceEntry::Action action, c10::DeviceIndex device, std::size_t address, std::size_t bytes, void* stream, Context context);
+
+  using Trackers = std::vector<c10::CachingDeviceAllocator::AllocatorTraceTracker>;
 
   mutable std::mutex mutex_;
-  std::atomic<bool> enabled_{false};
+  std::atomic<bool> enabled_{false}, wanted_{false};
+  std::shared_ptr<const Trackers> trackers_;
   c10::CachingDeviceAllocator::CreateContextFn gather_ = nullptr;
   RecordContext when_ = RecordContext::NEVER;
   std::size_t most_entries_ = 0;
