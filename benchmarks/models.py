@@ -115,6 +115,11 @@ def gpt_drop():
     return gpt(0.1)
 
 
+def gpt_100():
+    """Deep and thin: for the planner's time and its distance from the bound."""
+    return gpt(layers=100, width=128, length=256, batch=1)
+
+
 def chain(layers=64, width=256, batch=4096):
     model = Chain(nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(layers))
     for layer in model.layers:
@@ -156,7 +161,7 @@ def mlp():
     return Bench(nn.Sequential(*layers, nn.Linear(1024, 100)), (torch.randn(512, 1024), torch.randint(0, 100, (512,))), cross_entropy)
 
 
-MODELS = {f.__name__: f for f in (gpt, gpt_drop, chain, llama, bert_drop, resnet50, vit, unet, mlp)}
+MODELS = {f.__name__: f for f in (gpt, gpt_drop, gpt_100, chain, llama, bert_drop, resnet50, vit, unet, mlp)}
 
 
 class Checkpointed(nn.Module):

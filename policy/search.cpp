@@ -10,6 +10,8 @@
 namespace reprise {
 namespace {
 
+constexpr double kWarm = 0.004;
+
 size_t at(int32_t i) { return static_cast<size_t>(i); }
 
 double clock_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -247,10 +249,11 @@ Search::Move Search::random_move() {
   return m;
 }
 
-void Search::anneal(int64_t limit, int64_t steps) {
+// hot_share: of the forward's seconds; at first a Choice slower by so much is taken one time in three.
+void Search::anneal(int64_t limit, int64_t steps, double hot_share) {
   price(limit);
   double current = cost(limit);
-  const double hot = 0.004 * rate_;
+  const double hot = hot_share * rate_;
   for (int64_t s = 0; s < steps && !spent(); s++) {
     Move move = random_move();
     if (move.empty()) continue;
@@ -324,7 +327,7 @@ Found Search::run(int64_t limit, const std::vector<Choice>& more_starts, double 
     const int64_t part = (budget - prices_) / static_cast<int64_t>(tries - k);
     now_ = found[k].second;
     until_ = prices_ + part * 9 / 10;
-    anneal(limit, part * 9 / 10);
+    anneal(limit, part * 9 / 10, k == 0 ? kWarm : std::max(kWarm, 1.0 / std::max(1, in_.ops())));  // where Ops are few each weighs much
     now_ = best_;
     until_ = prices_ + part / 10;
     fill(limit);

@@ -76,7 +76,7 @@ class Search {
   bool repair(int64_t limit, bool single);
   void fill(int64_t limit);
   void fill_family(const Family& family, bool from_end, int64_t limit);
-  void anneal(int64_t limit, int64_t steps);
+  void anneal(int64_t limit, int64_t steps, double hot_share);
   Move random_move();
   Move shift();
   Move exchange();

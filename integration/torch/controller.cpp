@@ -228,6 +228,11 @@ std::vector<std::string> Controller::region_names() const {
   return regions_;
 }
 
+std::vector<std::string> Controller::region_names_if_free() const {
+  std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  return lock.owns_lock() ? regions_ : std::vector<std::string>{};
+}
+
 std::optional<Known> Controller::last_known() const {
   std::lock_guard<std::mutex> lock(mutex_);
   auto it = known_.find(last_known_);

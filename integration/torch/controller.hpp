@@ -103,7 +103,8 @@ class Controller {
   void write_is_coming(const at::Tensor& tensor);     // R7, for operators that are not recorded
   size_t revoke(size_t bytes);                        // pressure
   std::vector<std::string> region_names() const;
-  std::string check_invariants() const;  // of every Pass alive: "", or the first that is broken; while no other thread records or replays
+  std::vector<std::string> region_names_if_free() const;  // empty where another thread is at work: for texts of errors, which must never wait
+  std::string check_invariants() const;                   // of every Pass alive: "", or the first that is broken; while no other thread records or replays
 
   // What the report is made of: the kind of Pass seen last.
   std::optional<Known> last_known() const;

@@ -19,7 +19,8 @@ namespace reprise::engine {
 using InfeasibleThrower = void (*)(const std::string& text, int64_t smallest_budget_bytes);
 void set_infeasible_thrower(InfeasibleThrower thrower);
 
-std::string out_of_memory_text(std::size_t asked_bytes);                                 // asked, live, reserved, cap
+std::string amounts_text(std::size_t asked_bytes);                                       // asked, live, reserved, cap
+std::string out_of_memory_text(std::size_t asked_bytes);                                 // the same, and what holds most at this moment
 std::pair<std::string, int64_t> infeasible_words(std::string text, const Known& known);  // adds who holds the memory, and the smallest budget (0: not known)
 [[noreturn]] void raise(const std::string& text, int64_t smallest_budget_bytes);
 [[noreturn]] void throw_infeasible(std::string text, const Known& known);

@@ -199,7 +199,7 @@ void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) {
 void Controller::measured(const std::shared_ptr<Pass>& pass, Known& known) const {
   known.did_not_fit = pass->only_measured();
   if (!known.did_not_fit) return;
-  known.first_refused = out_of_memory_text(overflow::first_asked_bytes());
+  known.first_refused = amounts_text(overflow::first_asked_bytes());
   make_plan(known, pass->start_live_bytes);
   if (!known.raise) known.planned_limit = -1;  // made on the heap of a backward's end: once more on that of the next start
 }

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SHARES = [round(0.05 * k, 2) for k in range(1, 21)]
+SHARES = [*(round(0.05 * k, 2) for k in range(1, 20)), 1.05]     # at 1.0 itself some rounding is left to pay for
 
 
 def pytest_generate_tests(metafunc):

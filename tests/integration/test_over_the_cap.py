@@ -1,6 +1,7 @@
 """Over the cap: a spike drops kept values and goes on; where that cannot be enough Infeasible is raised, and the next step works."""
 
 import gc
+import re
 
 import pytest
 import torch
@@ -56,6 +57,18 @@ def test_spike_goes_on(model):
         assert found_loss == loss
         assert all(map(torch.equal, wanted, found))
         assert reprise.memory_stats()["peak_reserved_bytes"] <= budget
+
+
+def test_a_tensor_above_the_cap_says_what_holds_the_memory(model):
+    """Outside any step, a checkpoint being loaded say: nobody has a Plan to name then, but the allocator knows what lives."""
+    start, added = plain_peak(model, 64)
+    reprise.auto_checkpoint(model, int(1.05 * (start + added)))
+    step_alone(model, 64)
+    parameters = sum(p.numel() * p.element_size() for p in model.parameters())
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        torch.zeros(start + added)
+    held = re.search(r"live now: .*?parameter ([\d.]+) MiB", str(caught.value))
+    assert held and abs(float(held[1]) * MIB - parameters) <= 0.06 * MIB, str(caught.value)
 
 
 def test_impossible_spike_raises_and_the_next_step_works(model):

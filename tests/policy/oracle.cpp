@@ -1,6 +1,7 @@
 // What tests/policy/test_oracle.py compares with an exact solver: made-up steps as flat numbers, and what the planner and the bound say to some limits of each.
 //
 // reprise_oracle FIRST_SEED COUNT    made-up steps: one JSON object a line
+// reprise_oracle gpt BLOCKS SHARE…    a GPT of so many blocks, and limits as shares of the way from the smallest limit to plain's peak
 // reprise_oracle PROFILE.json LIMIT… a Profile of your own, and limits in bytes
 // All bytes are live ones (no simulated core), and no Value is too small to matter: the solver sees the same problem.
 #include <cstdio>
@@ -87,6 +88,16 @@ void print_made_up(uint64_t seed) {
   std::printf("%s\n", row.dump().c_str());
 }
 
+void print_gpt(int32_t blocks, int count, char** shares) {
+  const Profile profile = Profile::from_trace(testing::transformer(blocks, 4096));
+  const auto low = smallest_limit(profile, exact()), high = Timeline::of(profile).plain_peak;
+  std::vector<int64_t> limits;
+  for (int i = 0; i < count; i++) limits.push_back(low + static_cast<int64_t>(std::stod(shares[i]) * static_cast<double>(high - low)));
+  json row = step_as_numbers(profile);
+  row["answers"] = answers(profile, limits);
+  std::printf("%s\n", row.dump().c_str());
+}
+
 void print_own(const char* name, int count, char** limits) {
   std::ifstream file(name);
   if (!file) throw std::invalid_argument(std::string("cannot read ") + name);
@@ -108,10 +119,12 @@ int main(int count, char** arguments) {
     const std::string first = count > 1 ? arguments[1] : "";
     if (count == 3 && first.find_first_not_of("0123456789") == std::string::npos) {
       for (uint64_t i = 0; i < std::stoull(arguments[2]); i++) reprise::print_made_up(std::stoull(first) + i);
+    } else if (count >= 4 && first == "gpt") {
+      reprise::print_gpt(std::stoi(arguments[2]), count - 3, arguments + 3);
     } else if (count >= 3) {
       reprise::print_own(arguments[1], count - 2, arguments + 2);
     } else {
-      std::fprintf(stderr, "usage: reprise_oracle FIRST_SEED COUNT | PROFILE.json LIMIT...\n");
+      std::fprintf(stderr, "usage: reprise_oracle FIRST_SEED COUNT | gpt BLOCKS SHARE... | PROFILE.json LIMIT...\n");
       return 2;
     }
     return 0;
