@@ -102,6 +102,7 @@ bool CudaDevice::commit(std::byte* first, std::size_t bytes) noexcept {
   committed_.given += bytes;
   committed_.commits++;
   committed_.peak = std::max(committed_.peak, committed_.now);
+  note_change(first, bytes, true);
   return true;
 }
 
@@ -112,7 +113,27 @@ bool CudaDevice::decommit(std::byte* first, std::size_t bytes) noexcept {
   committed_.now -= bytes;
   committed_.taken_back += bytes;
   committed_.decommits++;
+  note_change(first, bytes, false);
   return true;
+}
+
+void CudaDevice::note_change(const std::byte* first, std::size_t bytes, bool committed) noexcept {
+  if (!keeps_changes_) return;
+  try {
+    changes_.push_back({first, bytes, committed});
+  } catch (...) {
+  }
+}
+
+void CudaDevice::keep_changes(bool wanted) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  keeps_changes_ = wanted;
+  if (!wanted) changes_.clear();
+}
+
+std::vector<PageChange> CudaDevice::take_changes() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return std::exchange(changes_, {});
 }
 
 CUevent CudaDevice::take_event() noexcept {

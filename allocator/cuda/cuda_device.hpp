@@ -39,6 +39,12 @@ struct Committed {
   std::uint64_t decommits = 0;
 };
 
+struct PageChange {
+  const std::byte* first = nullptr;
+  std::size_t bytes = 0;
+  bool committed = false;  // false: given back
+};
+
 class CudaDevice final : public Device {
  public:
   // nullptr, and `why` in words, where the driver or the device cannot do it.
@@ -59,6 +65,8 @@ class CudaDevice final : public Device {
   Committed committed() const;
   void reset_peak();
   void reset_totals();
+  void keep_changes(bool wanted);          // from now on: for who records a history of them; what is not taken is dropped with the wish
+  std::vector<PageChange> take_changes();  // in order, since the last call; one for which there was no memory is missing
 
  private:
   struct Stream {
@@ -71,6 +79,7 @@ class CudaDevice final : public Device {
   CudaDevice(const Driver& driver, int ordinal, CUcontext context, std::size_t page_bytes, std::size_t capacity_bytes);
   bool map_page(CUdeviceptr page) noexcept;
   CUevent take_event() noexcept;
+  void note_change(const std::byte* first, std::size_t bytes, bool committed) noexcept;
   bool has_passed(Stream& stream, std::uint64_t ticket) const noexcept { return ticket <= stream.completed; }
   void complete(Stream& stream, std::uint64_t ticket);
 
@@ -81,6 +90,8 @@ class CudaDevice final : public Device {
   const std::size_t capacity_bytes_;
   mutable std::mutex mutex_;  // of everything below
   Committed committed_;
+  bool keeps_changes_ = false;
+  std::vector<PageChange> changes_;
   std::deque<Stream> streams_;  // by StreamId
   std::unordered_map<CUstream, StreamId> ids_;
   std::vector<CUevent> spare_events_;

@@ -276,6 +276,25 @@ def history_replayed_is_the_snapshot(device):
 
 
 @case
+def history_shows_what_is_asked_of_the_device_and_given_back(device):
+    for context in ("alloc", "all"):
+        torch.cuda.empty_cache()
+        torch.cuda.memory._record_memory_history(context=context, stacks="python")
+        try:
+            kept = new(90)
+            del kept
+            torch.cuda.empty_cache()
+            entries = torch.cuda.memory._snapshot()["device_traces"][0]
+        finally:
+            torch.cuda.memory._record_memory_history(None)
+        came = sum(entry["size"] for entry in entries if entry["action"] in ("segment_alloc", "segment_map"))
+        went = [entry for entry in entries if entry["action"] in ("segment_free", "segment_unmap")]
+        assert came >= 90 * MIB and sum(entry["size"] for entry in went) >= 90 * MIB, entries
+        by_whom = any(frame["name"] == "empty_cache" for frame in went[-1].get("frames", []))
+        assert by_whom == (context == "all"), went[-1]
+
+
+@case
 def the_plots_of_memory_viz_are_drawn(device):
     from torch.cuda import _memory_viz
 

@@ -50,6 +50,7 @@ DeviceMemory* CudaAllocator::memory_of(c10::DeviceIndex device) {
   std::call_once(slot.asked, [&] {
     std::string why;
     slot.memory = DeviceMemory::make(device, why).release();  // lives as long as the process
+    if (DeviceMemory* const memory = slot.memory) memory->device().keep_changes(history_.enabled());
     int seen = served_devices_.load();
     while (seen <= device && !served_devices_.compare_exchange_weak(seen, device + 1)) {
     }
@@ -133,7 +134,10 @@ void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t
     if (void* const pinned = take_overflow(memory.index(), bytes)) return pinned;
     throw_out_of_memory(memory, bytes, stream);
   }
-  if (history_.wanted()) history_.allocated(memory.index(), pointer, bytes, stream, std::move(context));
+  if (history_.wanted()) {
+    history_.pages_changed(memory.index(), memory.device().take_changes(), context);
+    history_.allocated(memory.index(), pointer, bytes, stream, std::move(context));
+  }
   if (c10::memoryProfilingEnabled()) report(pointer, static_cast<std::int64_t>(bytes), memory);
   return pointer;
 }
@@ -234,7 +238,10 @@ void CudaAllocator::recordStream(const c10::DataPtr& pointer, c10::cuda::CUDAStr
 void CudaAllocator::emptyCache(Pool pool) {
   if (pool == Pool{0, 0})
     for (const Slot& slot : slots_)
-      if (DeviceMemory* const memory = slot.memory.load()) memory->trim();
+      if (DeviceMemory* const memory = slot.memory.load()) {
+        memory->trim();
+        if (history_.enabled()) history_.pages_changed(memory->index(), memory->device().take_changes(), history_.context(RecordContext::ALL));
+      }
   native_.emptyCache(pool);
 }
 
@@ -322,6 +329,8 @@ void CudaAllocator::recordHistory(bool enabled, c10::CachingDeviceAllocator::Cre
                                   const std::vector<std::string>& skipped_actions) {
   native_.recordHistory(enabled, gather, most_entries, when, clear, skipped_actions);
   history_.record(enabled, gather, most_entries, when, clear, skipped_actions);
+  for (const Slot& slot : slots_)
+    if (DeviceMemory* const memory = slot.memory.load()) memory->device().keep_changes(enabled);
 }
 
 void CudaAllocator::attachOutOfMemoryObserver(torch_allocator::OutOfMemoryObserver observer) {

@@ -50,6 +50,7 @@ class DeviceMemory {
   void count_retry();
 
   CachingAllocator& core() noexcept { return core_; }
+  CudaDevice& device() noexcept { return *device_; }
   std::size_t reserved_bytes() const { return device_->committed().now; }
   std::size_t capacity_bytes() const { return device_->capacity_bytes(); }
   c10::DeviceIndex index() const { return index_; }

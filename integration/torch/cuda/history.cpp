@@ -80,6 +80,18 @@ void History::ran_out(c10::DeviceIndex device, std::size_t free_bytes, std::size
   note(TraceEntry::OOM, device, free_bytes, asked_bytes, stream, std::move(context));
 }
 
+void History::pages_changed(c10::DeviceIndex device, const std::vector<PageChange>& changes, const Context& context) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!enabled_) return;
+  for (const PageChange& change : changes) {
+    const auto action = change.committed ? TraceEntry::SEGMENT_MAP : TraceEntry::SEGMENT_UNMAP;
+    if (skipped_.contains(action)) continue;
+    entries_.emplace_back(action, device, reinterpret_cast<std::size_t>(change.first), change.bytes, nullptr, c10::MempoolId_t{0, 0}, c10::getApproximateTime(),
+                          when_ >= RecordContext::ALLOC ? context : nullptr);
+    if (entries_.size() > most_entries_) entries_.pop_front();
+  }
+}
+
 Context History::of_live(void* pointer) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = live_.find(pointer);

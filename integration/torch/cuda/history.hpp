@@ -14,6 +14,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "allocator/cuda/cuda_device.hpp"
+
 namespace reprise::cuda {
 
 using c10::CachingDeviceAllocator::RecordContext;
@@ -34,6 +36,9 @@ class History {
   void allocated(c10::DeviceIndex device, void* pointer, std::size_t bytes, void* stream, Context context);
   void freed(c10::DeviceIndex device, void* pointer, std::size_t bytes, void* stream, Context context);
   void ran_out(c10::DeviceIndex device, std::size_t free_bytes, std::size_t asked_bytes, void* stream, Context context);
+
+  // Pages that came and went: entries of the history only. Trackers are not told: they may want to let go of a page before it is given back.
+  void pages_changed(c10::DeviceIndex device, const std::vector<PageChange>& changes, const Context& context);
 
   Context of_live(void* pointer) const;
   void add_to(std::vector<TraceEntry>& entries, c10::DeviceIndex device) const;  // merged by time
