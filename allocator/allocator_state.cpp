@@ -124,9 +124,9 @@ bool CachingAllocator::begin_planned(const std::shared_ptr<const PlannedStep>& s
   return true;
 }
 
-void CachingAllocator::end_planned(const PlannedStep* only) noexcept {
+bool CachingAllocator::end_planned(const PlannedStep* only) noexcept {
   const Hold hold(lock_);
-  if (only == nullptr || heap_.planned().step() == only) heap_.end_planned();
+  return (only == nullptr || heap_.planned().step() == only) && heap_.end_planned();
 }
 
 std::size_t CachingAllocator::trim() noexcept {
@@ -240,6 +240,7 @@ void CachingAllocator::visit_live(const std::function<void(void*, std::size_t, T
 
 void CachingAllocator::after_fork_in_child() noexcept {
   arena_.set_cap(kNoCap);
+  heap_.end_planned();  // the step goes on in the parent
   observer_.store(nullptr, std::memory_order_release);
   auto dropped = std::move(pressure_);
   lock_.leave(fork_key_);

@@ -38,7 +38,7 @@ class AllocationLog {
   std::map<int64_t, int> outside_;                     // rounded bytes -> how many were freed
 };
 
-// Of the Pass that `plan` will make, as it is simulated.
+// Of the Pass that `plan` will make, as it is simulated. nullptr: it allocates no pieces, or a heap of that shape places nothing.
 std::shared_ptr<const PlannedStep> placed_step(const Plan& plan, const Profile& profile, const HeapShape& heap = {}, int64_t looks = 2'000'000);
 
 }  // namespace reprise

@@ -241,6 +241,7 @@ void trace_allocation(void* address, long long bytes) {
   pass->level_bytes += bytes;
   if (pass->level_bytes > pass->peak_bytes) pass->peak_bytes = pass->level_bytes;
   if (bytes < 0) pass->note_freed(address);
+  pass->placing.note(address, bytes);
   pass->note(bytes > 0 ? Mark::kAllocate : Mark::kFree, reinterpret_cast<int64_t>(address), bytes > 0 ? bytes : -bytes);
 }
 

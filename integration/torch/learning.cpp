@@ -40,6 +40,7 @@ void exclude_regions(Trace& trace, const std::vector<std::string>& patterns) {
 
 void Controller::finished(const std::shared_ptr<Pass>& pass) {
   if (pass->finished) return;
+  pass->placing.leave();
   const bool with_backward = pass->backward_seen();
   pass->stop_recording();
   pass->read_clock();
@@ -67,6 +68,7 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     else heed_miss(*pass, *known);
     heed_refusals(*pass, *known);
     heed_seconds(*pass, *known);
+    if (known->placed.plan == pass->options().following.get()) pass->placing.learn(known->placed);
   } else if (++known->breaks <= 3) {
     known->learning = true;  // the step changed: learn it anew, but not for ever
   }
@@ -249,6 +251,7 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   const bool as_learned = known.smallest_budget_bytes > 0 && !known.did_not_fit && config.policy == "auto";
   if (as_learned && known.derived) known.learning = true;  // nobody has seen this step yet
   known.following = result.plan && !as_learned ? Following::of(std::move(*result.plan), known.match, known.structure) : nullptr;
+  known.placed = {.plan = known.following.get(), .step = std::move(result.placed)};
   if (config.log > 0 && known.following) {
     const Plan& p = known.following->plan;
     std::fprintf(
