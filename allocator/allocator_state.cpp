@@ -117,7 +117,7 @@ bool CachingAllocator::begin_planned(const std::shared_ptr<const PlannedStep>& s
   heap_.end_planned();
   if (step == nullptr) return false;
   for (const PlannedPiece& piece : step->pieces()) {
-    if (piece.bytes % rounding_ != 0 || piece.offset % rounding_ != 0 || piece.bytes < min_piece_bytes_) return false;
+    if (piece.bytes % rounding_ != 0 || (piece.offset % rounding_ != 0 && !piece.elsewhere) || piece.bytes < min_piece_bytes_) return false;
   }
   if (!heap_.begin_planned(step)) return false;
   ++planned_steps_;

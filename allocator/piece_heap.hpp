@@ -122,8 +122,9 @@ class PieceHeap {
   struct Claim {
     Piece* first = nullptr;  // of the pieces that the region touches
     std::size_t strangers = 0;
-    std::size_t own = 0;  // always pieces of the step, in their places
   };
+  bool claim_free(const std::shared_ptr<const PlannedStep>& step) noexcept;
+  bool claim_taken(const std::shared_ptr<const PlannedStep>& step) noexcept;
   bool can_claim(std::size_t base, const PlannedStep& step, Claim& claim) noexcept;
   bool reaches(std::size_t end) noexcept;
   bool claim_here(const std::shared_ptr<const PlannedStep>& step, std::size_t most_strangers) noexcept;

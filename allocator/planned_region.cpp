@@ -8,7 +8,6 @@ bool PlannedRegion::prepare(std::shared_ptr<const PlannedStep> step, std::size_t
   const std::size_t count = step->pieces().size();
   try {
     due_.assign(count + 1, nullptr);
-    occupied_.assign(count, 0);
     sorted_.reserve(count + strangers);
   } catch (...) {
     return false;
@@ -27,10 +26,8 @@ void PlannedRegion::begin(std::size_t base) noexcept {
 }
 
 void PlannedRegion::adopt(Piece* piece) noexcept {
-  const std::size_t slot = step_->always_at(piece->offset - base_, piece->bytes);
   piece->planned = true;
-  piece->slot = slot == count_ ? kNoSlot : static_cast<std::uint32_t>(slot);
-  if (slot != count_) occupied_[slot] = 1;
+  piece->slot = kNoSlot;
   link(list_of(*piece), piece);
   ++live_count_;
   live_bytes_ += piece->bytes;
@@ -63,8 +60,7 @@ void PlannedRegion::link(Piece*& head, Piece* piece) noexcept {
 
 Piece*& PlannedRegion::list_of(const Piece& piece) noexcept {
   if (piece.slot == kNoSlot) return late_;
-  const PlannedPiece& planned = pieces_[piece.slot];
-  const std::size_t time = planned.always ? count_ : std::min<std::size_t>(planned.dies_before, count_);
+  const std::size_t time = std::min<std::size_t>(pieces_[piece.slot].dies_before, count_);
   return time <= next_ && time < count_ ? late_ : due_[time];
 }
 
@@ -95,8 +91,12 @@ bool PlannedRegion::any_near(std::size_t bytes) noexcept {
   while (found < last && pieces_[found].bytes != bytes) ++found;
   if (found < last) {
     pass_to(found);
-    if (!occupied_[found] && !overlaps_late(pieces_[found])) return true;
+    if (!pieces_[found].elsewhere && !overlaps_late(pieces_[found])) return true;
     pass_to(found + 1);
+    if (pieces_[found].elsewhere) {
+      ++hits_;
+      return false;
+    }
   }
   ++misses_;
   return false;
@@ -105,7 +105,6 @@ bool PlannedRegion::any_near(std::size_t bytes) noexcept {
 void PlannedRegion::put(Piece* piece) noexcept {
   piece->planned = true;
   piece->slot = static_cast<std::uint32_t>(next_);
-  occupied_[next_] = 1;
   link(list_of(*piece), piece);
   ++live_count_;
   live_bytes_ += piece->bytes;
@@ -116,7 +115,6 @@ void PlannedRegion::put(Piece* piece) noexcept {
 void PlannedRegion::remove(Piece* piece) noexcept {
   if (piece->bin_next != nullptr) piece->bin_next->bin_previous = piece->bin_previous;
   (piece->bin_previous != nullptr ? piece->bin_previous->bin_next : list_of(*piece)) = piece->bin_next;
-  if (piece->slot != kNoSlot) occupied_[piece->slot] = 0;
   piece->planned = false;
   --live_count_;
   live_bytes_ -= piece->bytes;
@@ -142,8 +140,8 @@ std::string PlannedRegion::check() const {
       if (time <= next_ && time < count_) return "R3: a late piece is in the list of time " + std::to_string(time);
       if (piece->slot == kNoSlot) return "R3: a piece that is nobody's is due";
       const PlannedPiece& planned = pieces_[piece->slot];
-      if (!planned.always && std::min<std::size_t>(planned.dies_before, count_) != time) return "R3: a piece is in the list of time " + std::to_string(time);
-      if (piece->offset != base_ + planned.offset || piece->bytes != planned.bytes || !occupied_[piece->slot]) return "R2: a piece is not in its place";
+      if (std::min<std::size_t>(planned.dies_before, count_) != time) return "R3: a piece is in the list of time " + std::to_string(time);
+      if (piece->offset != base_ + planned.offset || piece->bytes != planned.bytes || planned.elsewhere) return "R2: a piece is not in its place";
     }
   }
   std::size_t end = base_;

@@ -1,7 +1,7 @@
 // PlannedRegion: who is where while a PlannedStep is followed. The n-th request of the planned sequence gets the n-th planned piece's bytes.
 //
 // Words. Next: the planned piece that is expected. Due at k: live, and by the plan freed before piece k. Late: live, and due at `next` or before;
-// what lay in the region before the step began, and is no always piece in its own place, is late from the start.
+// what lay in the region before the step began is late from the start.
 //
 // R2  live pieces lie inside the region, share no byte, and are in the LiveTable
 // R3  a live piece is in exactly one list: late if it is due at `next` or before, else that of its due time; so where nothing is late, R1 says that
@@ -9,7 +9,7 @@
 // R4  live_bytes == sum(bytes of the pieces in the lists)
 //
 // A request of another size than expected is looked for among the next few pieces; what was passed over is not served any more in this step. A late piece
-// keeps its bytes: what overlaps it is refused. Both count as a miss; the caller then serves from its heap.
+// keeps its bytes: what overlaps it is refused. Both count as a miss; the caller then serves from its heap. So it does with what is planned elsewhere: a hit.
 //
 // Threads: under the allocator's lock. Cost: exact() and put(): O(1), no loop; any_near(): at most kLookAhead sizes and kMostLate late pieces.
 #pragma once
@@ -37,8 +37,8 @@ class PlannedRegion {
   std::vector<Piece*>& end() noexcept;                                                    // the live pieces by offset; inactive from here on
 
   // Is `next` of that size, and are its bytes free?
-  bool exact(std::size_t bytes) const noexcept { return next_ < count_ && pieces_[next_].bytes == bytes && late_ == nullptr && !occupied_[next_]; }
-  // The same for the next few. False: a miss; what is in the way was passed over.
+  bool exact(std::size_t bytes) const noexcept { return next_ < count_ && pieces_[next_].bytes == bytes && late_ == nullptr && !pieces_[next_].elsewhere; }
+  // The same for the next few. False: a miss, or it lies elsewhere; what is in the way was passed over.
   bool any_near(std::size_t bytes) noexcept;
   std::size_t next_offset() const noexcept { return base_ + pieces_[next_].offset; }
   std::size_t next_bytes() const noexcept { return pieces_[next_].bytes; }
@@ -66,7 +66,6 @@ class PlannedRegion {
   std::size_t next_ = 0;
   Piece* late_ = nullptr;
   std::vector<Piece*> due_;  // by time; the last: those that outlive the step
-  std::vector<std::uint8_t> occupied_;
   std::vector<Piece*> sorted_;
   std::size_t live_count_ = 0;
   std::size_t live_bytes_ = 0;

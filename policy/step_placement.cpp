@@ -61,9 +61,9 @@ std::shared_ptr<const PlannedStep> AllocationLog::placed(int64_t looks) const {
     const bool outlives = piece.dies_before == PlannedPiece::kOutlives;
     if (const auto like = outside.find(bytes); outlives && like != outside.end() && like->second > 0) {
       like->second--;
-      piece.always = true;
+      piece.elsewhere = true;
     }
-    lifetimes.push_back({bytes, piece.always ? 0 : static_cast<int64_t>(n), outlives ? end : static_cast<int64_t>(piece.dies_before)});
+    lifetimes.push_back({piece.elsewhere ? 0 : bytes, static_cast<int64_t>(n), outlives ? end : static_cast<int64_t>(piece.dies_before)});
   }
   const auto rounding = static_cast<int64_t>(heap_.rounding_bytes);
   const int64_t peak = peak_bytes(lifetimes, rounding);

@@ -3,7 +3,7 @@
 // Words. Log: allocations and frees in order, by address. Outside: was there before the step. Survivor: is there after it (a gradient).
 //
 // A survivor gets its bytes from its birth on: what the step frees before they are born may use them. Where the step also frees something of that size that is
-// outside, this is taken for the one of the step before, and the survivor's bytes are its own all through.
+// outside, this is taken for the one of the step before, and the survivor lies where best fit puts it: there, if it can, and not in the region.
 // Cost: a few greedy passes (placement.hpp). Failure: nothing (a null step) where the step allocates no pieces.
 #pragma once
 

@@ -16,10 +16,12 @@
 namespace reprise::engine {
 namespace {
 
-// What the core holds beside live bytes: rounding, and small pieces cached by threads. No Plan can change it.
+// What the core holds beside live bytes, after a trim: rounding, and small pieces cached by threads. No Plan can change it. A region needs whole pages of its
+// own, so what is left of pages that live pieces lie in counts as well.
 int64_t unplanned_bytes() {
   const Statistics s = budgeted_core().statistics();
-  return static_cast<int64_t>(s.allocated_bytes - s.live_bytes + s.cached_bytes);
+  const auto rounding = static_cast<int64_t>(s.allocated_bytes - s.live_bytes + s.cached_bytes);
+  return heap_shape().places ? std::max(rounding, static_cast<int64_t>(s.reserved_bytes - s.live_bytes)) : rounding;
 }
 
 // exclude="head.*": what these Regions make is kept.

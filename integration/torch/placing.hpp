@@ -50,8 +50,8 @@ class Placing {
   std::shared_ptr<const PlannedStep> step_;
   std::optional<AllocationLog> log_;
   bool begun_ = false, left_ = true;
-  bool interrupted_ = false;           // the region was given up before the Pass left it
-  uint64_t hits_ = 0, misses_ = 0;     // counts at the start; from leave() on, those of the Pass
+  bool interrupted_ = false;        // the region was given up before the Pass left it
+  uint64_t hits_ = 0, misses_ = 0;  // counts at the start; from leave() on, those of the Pass
 };
 
 }  // namespace reprise::engine

@@ -136,7 +136,7 @@ TEST(StepPlacement, AnAddressThatComesBackWasFreed) {
   EXPECT_EQ(log.placed(0)->pieces()[0].dies_before, 1u);
 }
 
-TEST(StepPlacement, ASurvivorTakesThePlaceOfTheOneBefore) {
+TEST(StepPlacement, ASurvivorThatReplacesTheOneBeforeLiesElsewhere) {
   AllocationLog log(HeapShape{});
   log.allocate(address(1), 5000);
   log.free(address(9), 7000);  // was there before the step
@@ -144,8 +144,8 @@ TEST(StepPlacement, ASurvivorTakesThePlaceOfTheOneBefore) {
   log.allocate(address(2), 7000);
   log.allocate(address(3), 7000);
   const auto step = log.placed(0);
-  EXPECT_TRUE(step->pieces()[1].always);
-  EXPECT_FALSE(step->pieces()[2].always);
+  EXPECT_TRUE(step->pieces()[1].elsewhere);
+  EXPECT_FALSE(step->pieces()[2].elsewhere);
 }
 
 // Steps of random lives through the real core: from the second on each is served as placed, and reserves what the placement said.
