@@ -7,7 +7,7 @@
 // H2: a page from the top on is uncommitted
 //
 // Order of choice: a piece of just that size from the cache; smallest full piece (no device call); the same again after the cache was given
-// back; a full piece of an idle stream; smallest piece with holes; fresh addresses at the top. So a cached piece is never a reason to commit.
+// back; a full piece of an idle stream; a stretch without holes in one that has some; smallest piece with holes; fresh addresses at the top. So a cached piece is never a reason to commit.
 // A piece freed on one stream serves another only after a Fence of the first; so do its pages before they are given back.
 //
 // Planned: while a PlannedStep is followed, one piece of the heap, the region, is served from by plan (piece_heap_planned.cpp); nothing is cached meanwhile,
@@ -63,7 +63,11 @@ class PieceHeap {
   bool begin_planned(const std::shared_ptr<const PlannedStep>& step) noexcept;
   bool end_planned() noexcept;  // true: a step was followed
   bool planning() const noexcept { return planned_.active(); }
-  Piece* take_planned(std::size_t bytes) noexcept { return planned_.exact(bytes) || planned_.any_near(bytes) ? take_planned() : nullptr; }
+  Piece* take_planned(std::size_t bytes) noexcept {
+    if (planned_.exact(bytes) || planned_.any_near(bytes)) return take_planned();
+    if (planned_.overdue()) end_planned();
+    return nullptr;
+  }
   void give_planned(Piece* piece) noexcept;
   const PlannedRegion& planned() const noexcept { return planned_; }
 
@@ -79,6 +83,7 @@ class PieceHeap {
   std::string check() const;
 
  private:
+  static constexpr int kMostHoled = 16;              // pieces that are looked at for a stretch without holes
   static constexpr std::size_t kMostStrangers = 16;  // pieces that may stay in a region that is claimed
   static constexpr unsigned kStepsBeforeAMove = 4;   // where something new stays behind after every step, moving every time would cost its pages
   template <class Visit>
@@ -104,6 +109,8 @@ class PieceHeap {
   Stream* stream_of(StreamId id) noexcept;
   void give_to_index(Piece* piece) noexcept;
   Piece* take_full(Stream& own, std::size_t bytes) noexcept;
+  Piece* take_stretch(Stream& own, std::size_t bytes) noexcept;
+  std::size_t stretch_in(const Piece& piece, std::size_t bytes) const noexcept;
   void insert_free(Piece* piece) noexcept;
   void erase_free(Piece* piece) noexcept;
   Piece* absorb(Piece* piece) noexcept;

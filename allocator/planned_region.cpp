@@ -20,7 +20,7 @@ void PlannedRegion::begin(std::size_t base) noexcept {
   pieces_ = step_->pieces().data();
   count_ = step_->pieces().size();
   base_ = base;
-  next_ = 0;
+  next_ = beyond_ = 0;
   late_ = nullptr;
   live_count_ = live_bytes_ = 0;
 }
@@ -99,6 +99,7 @@ bool PlannedRegion::any_near(std::size_t bytes) noexcept {
     }
   }
   ++misses_;
+  beyond_ += next_ == count_ ? 1 : 0;
   return false;
 }
 

@@ -40,6 +40,8 @@ class PlannedRegion {
   bool exact(std::size_t bytes) const noexcept { return next_ < count_ && pieces_[next_].bytes == bytes && late_ == nullptr && !pieces_[next_].elsewhere; }
   // The same for the next few. False: a miss, or it lies elsewhere; what is in the way was passed over.
   bool any_near(std::size_t bytes) noexcept;
+  // After its last piece as much was asked for again: whoever began the step has forgotten it.
+  bool overdue() const noexcept { return beyond_ > count_; }
   std::size_t next_offset() const noexcept { return base_ + pieces_[next_].offset; }
   std::size_t next_bytes() const noexcept { return pieces_[next_].bytes; }
   void put(Piece* piece) noexcept;  // at next_offset(), after one of the two said yes
@@ -64,6 +66,7 @@ class PlannedRegion {
   std::size_t count_ = 0;
   std::size_t base_ = 0;
   std::size_t next_ = 0;
+  std::size_t beyond_ = 0;  // requests since the last piece's
   Piece* late_ = nullptr;
   std::vector<Piece*> due_;  // by time; the last: those that outlive the step
   std::vector<Piece*> sorted_;

@@ -91,6 +91,7 @@ class Controller {
   void set_budget_bytes(int64_t bytes);  // of the device that a Pass was seen on; what was learned stays
   void disable();
   bool enabled() const { return enabled_.load(std::memory_order_relaxed); }
+  RestingPlaces* resting_places() { return enabled() && rest_.resting() ? &rest_.places() : nullptr; }
   bool watching() const { return enabled() && !rest_.resting(); }
   void set_observer(AllocationObserver* observer) { rest_.set_observer(observer); }
   Config config() const;

@@ -121,6 +121,7 @@ bool hooks_allowed() {
 
 std::unique_ptr<SavedVariableHooks> our_hooks() {
   Controller& controller = Controller::get();
+  if (RestingPlaces* places = controller.resting_places(); places && hooks_allowed() && current_task() < 0) return hooks_at_rest(*places);
   if (!controller.watching() || !hooks_allowed() || current_task() >= 0) return nullptr;  // saved during backward: torch keeps it
   if (is_capturing()) return nullptr;                                                     // R12: a graph is replayed by CUDA, not by us
   ThreadState& t = thread_state();

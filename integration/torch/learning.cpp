@@ -76,7 +76,7 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
   }
   store(pass->key, *known, generation);
   // Who rests would miss the rounds; and without a temporary file nobody could be woken.
-  rest_.after_pass(all_fits(*pass) && !agreement_.ranks() && budget_is_on_cpu());
+  rest_.after_pass(all_fits(*pass) && !agreement_.ranks() && budget_is_on_cpu(), pass->placing.served());
 }
 
 // This Pass repeated what was planned with nothing to replay, and so would every other kind of step seen so far.

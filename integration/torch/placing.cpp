@@ -62,7 +62,7 @@ void Placing::learn(Placed& placed) {
 }
 
 void Placing::settle(Placed& placed) const {
-  if (begun_ && !interrupted_ && misses_ == 0 && hits_ == step_->pieces().size()) {
+  if (whole()) {
     placed.settled = true;
     placed.tries = 0;
     return;
@@ -74,6 +74,7 @@ void Placing::settle(Placed& placed) const {
   if (placed.tries < kMostTries) {
     placed.tries++;
     placed.step = log_->placed(kLooks);
+    core_->trim();  // what was committed for other places is not wanted any more
     return;
   }
   placed.settled = true;

@@ -42,9 +42,11 @@ class Placing {
   }
   void leave() noexcept;       // the Pass is through, or left its Trace: the region is ordinary memory again
   void learn(Placed& placed);  // after leave(): the next Pass's places
+  std::shared_ptr<const PlannedStep> served() const { return whole() ? step_ : nullptr; }  // after leave(): the places, if all of them were used
 
  private:
   void settle(Placed& placed) const;
+  bool whole() const { return begun_ && !interrupted_ && misses_ == 0 && hits_ == step_->pieces().size(); }
 
   CachingAllocator* core_ = nullptr;
   std::shared_ptr<const PlannedStep> step_;
