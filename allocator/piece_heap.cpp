@@ -302,6 +302,7 @@ void PieceHeap::give(Piece* piece) noexcept {
   piece->requested = 0;
   piece->recorded = false;
   if (piece->planned) return give_planned(piece);
+  if (planning() && planned_.hold(piece)) return;
   if (piece->stack != &no_stack_ && !planning()) {
     cache_.claimed(piece->bytes, [this](Piece* other) { give_to_index(other); });
     if (keep(piece)) return;
@@ -322,7 +323,7 @@ bool PieceHeap::give_cached() noexcept {
 }
 
 std::size_t PieceHeap::cached_bytes() const {
-  std::size_t total = 0;
+  std::size_t total = planned_.held_bytes();
   cache_.visit([&](const Piece& piece, std::size_t) { total += piece.bytes; });
   return total;
 }

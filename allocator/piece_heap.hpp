@@ -65,6 +65,7 @@ class PieceHeap {
   bool planning() const noexcept { return planned_.active(); }
   Piece* take_planned(std::size_t bytes) noexcept {
     if (planned_.exact(bytes) || planned_.any_near(bytes)) return take_planned();
+    if (Piece* const piece = planned_.take_back(bytes)) return piece;
     if (planned_.overdue()) end_planned();
     return nullptr;
   }
@@ -131,7 +132,7 @@ class PieceHeap {
     std::size_t strangers = 0;
   };
   bool claim_free(const std::shared_ptr<const PlannedStep>& step) noexcept;
-  bool claim_taken(const std::shared_ptr<const PlannedStep>& step) noexcept;
+  bool claim_taken(Piece* piece) noexcept;
   bool can_claim(std::size_t base, const PlannedStep& step, Claim& claim) noexcept;
   bool reaches(std::size_t end) noexcept;
   bool claim_here(const std::shared_ptr<const PlannedStep>& step, std::size_t most_strangers) noexcept;

@@ -115,22 +115,26 @@ Piece* PieceHeap::mark_as_region(Piece* piece) noexcept {
 // steps there is room for both.
 bool PieceHeap::claim_free(const std::shared_ptr<const PlannedStep>& step) noexcept {
   const std::size_t bytes = step->region_bytes();
-  const bool ends = last_ != nullptr && last_->state == PieceState::kFree && last_->stream == 0 && last_->holes == 0;
-  if (own_stream_->full.best_fit(bytes) == nullptr && (!ends || last_->bytes < bytes / 2)) return false;
-  return claim_taken(step);
+  if (!pool_.ensure(6) || !planned_.prepare(step, 0)) return false;
+  Piece* piece = own_stream_->full.best_fit(bytes);
+  if (piece != nullptr) {
+    own_stream_->full.erase(piece);
+  } else {
+    const bool ends = last_ != nullptr && last_->state == PieceState::kFree && last_->stream == 0 && last_->holes == 0;
+    piece = ends && last_->bytes >= bytes / 2 ? grow(bytes, 0) : nullptr;
+  }
+  return piece != nullptr && claim_taken(finish(carve(piece, bytes), 0));
 }
 
 bool PieceHeap::claim_anywhere(const std::shared_ptr<const PlannedStep>& step) noexcept {
   const bool first = region_base_ == kNoCap;
   if (!first) trim(kNoCap);  // what the region held where it was is wanted where it goes
-  if (!claim_taken(step)) return false;
+  if (!planned_.prepare(step, 0) || !claim_taken(take(step->region_bytes(), 0))) return false;
   steps_here_ = first ? kStepsBeforeAMove : 0;  // the first place is no move
   return true;
 }
 
-bool PieceHeap::claim_taken(const std::shared_ptr<const PlannedStep>& step) noexcept {
-  if (!planned_.prepare(step, 0)) return false;
-  Piece* const piece = take(step->region_bytes(), 0);
+bool PieceHeap::claim_taken(Piece* piece) noexcept {
   if (piece == nullptr) return false;
   used_bytes_ -= piece->bytes;
   table_.set(piece->offset, nullptr);
@@ -169,6 +173,7 @@ void PieceHeap::give_planned(Piece* piece) noexcept {
 
 bool PieceHeap::end_planned() noexcept {
   if (!planning()) return false;
+  while (Piece* const piece = planned_.any_held()) give_to_index(piece);
   dissolve(planned_.end());
   return true;
 }

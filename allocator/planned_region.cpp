@@ -9,6 +9,8 @@ bool PlannedRegion::prepare(std::shared_ptr<const PlannedStep> step, std::size_t
   try {
     due_.assign(count + 1, nullptr);
     sorted_.reserve(count + strangers);
+    held_.clear();
+    for (const PlannedStep::Size& size : step->elsewhere()) held_.push_back({size.bytes, size.count, 0, nullptr});
   } catch (...) {
     return false;
   }
@@ -51,6 +53,44 @@ std::vector<Piece*>& PlannedRegion::end() noexcept {
   return sorted_;
 }
 
+PlannedRegion::Held* PlannedRegion::held_of(std::size_t bytes) noexcept {
+  const auto found = std::lower_bound(held_.begin(), held_.end(), bytes, [](const Held& held, std::size_t wanted) { return held.bytes < wanted; });
+  return found != held_.end() && found->bytes == bytes ? &*found : nullptr;
+}
+
+Piece* PlannedRegion::pop(Held& held) noexcept {
+  Piece* const piece = held.head;
+  if (piece == nullptr) return nullptr;
+  held.head = piece->bin_next;
+  piece->bin_next = nullptr;
+  --held.count;
+  held_bytes_ -= held.bytes;
+  return piece;
+}
+
+bool PlannedRegion::hold(Piece* piece) noexcept {
+  Held* const held = piece->stream == 0 ? held_of(piece->bytes) : nullptr;
+  if (held == nullptr || held->count >= held->awaited) return false;
+  piece->bin_next = held->head;
+  held->head = piece;
+  ++held->count;
+  held_bytes_ += held->bytes;
+  return true;
+}
+
+Piece* PlannedRegion::take_back(std::size_t bytes) noexcept {
+  Held* const held = was_elsewhere_ ? held_of(bytes) : nullptr;
+  was_elsewhere_ = false;
+  return held != nullptr ? pop(*held) : nullptr;
+}
+
+Piece* PlannedRegion::any_held() noexcept {
+  for (Held& held : held_) {
+    if (held.head != nullptr) return pop(held);
+  }
+  return nullptr;
+}
+
 void PlannedRegion::link(Piece*& head, Piece* piece) noexcept {
   piece->bin_previous = nullptr;
   piece->bin_next = head;
@@ -67,6 +107,7 @@ Piece*& PlannedRegion::list_of(const Piece& piece) noexcept {
 // From here on `next` is expected: what is due by then and still lives is late.
 void PlannedRegion::pass_to(std::size_t next) noexcept {
   while (next_ < next) {
+    if (pieces_[next_].elsewhere) --held_of(pieces_[next_].bytes)->awaited;
     ++next_;
     if (next_ == count_) return;  // no piece is left that something could be late for
     while (Piece* const piece = due_[next_]) {
@@ -94,6 +135,7 @@ bool PlannedRegion::any_near(std::size_t bytes) noexcept {
     if (!pieces_[found].elsewhere && !overlaps_late(pieces_[found])) return true;
     pass_to(found + 1);
     if (pieces_[found].elsewhere) {
+      was_elsewhere_ = true;
       ++hits_;
       return false;
     }
@@ -145,6 +187,14 @@ std::string PlannedRegion::check() const {
       if (piece->offset != base_ + planned.offset || piece->bytes != planned.bytes || planned.elsewhere) return "R2: a piece is not in its place";
     }
   }
+  std::size_t held_bytes = 0;
+  for (const Held& held : held_) {
+    for (const Piece* piece = held.head; piece != nullptr; piece = piece->bin_next) {
+      if (piece->bytes != held.bytes || piece->requested != 0 || piece->state != PieceState::kUsed) return "R5: a held piece is live, or of another size";
+      held_bytes += piece->bytes;
+    }
+  }
+  if (held_bytes != held_bytes_) return "R5: held bytes are " + std::to_string(held_bytes_) + ", expected " + std::to_string(held_bytes);
   std::size_t end = base_;
   for (const Piece* piece : live()) {
     if (piece->offset < end || piece->offset + piece->bytes > base_ + step_->region_bytes()) {

@@ -9,7 +9,10 @@
 // R4  live_bytes == sum(bytes of the pieces in the lists)
 //
 // A request of another size than expected is looked for among the next few pieces; what was passed over is not served any more in this step. A late piece
-// keeps its bytes: what overlaps it is refused. Both count as a miss; the caller then serves from its heap. So it does with what is planned elsewhere: a hit.
+// keeps its bytes: what overlaps it is refused. Both count as a miss; the caller then serves from its heap.
+//
+// What is planned elsewhere is a hit too. Held: a piece outside the region that was freed while as many of its size are still awaited elsewhere; it stays as it is
+// for the next of them, so that what replaces it step by step finds the same bytes for ever. R5: held pieces of a size <= those awaited when they were freed
 //
 // Threads: under the allocator's lock. Cost: exact() and put(): O(1), no loop; any_near(): at most kLookAhead sizes and kMostLate late pieces.
 #pragma once
@@ -44,6 +47,10 @@ class PlannedRegion {
   bool overdue() const noexcept { return beyond_ > count_; }
   std::size_t next_offset() const noexcept { return base_ + pieces_[next_].offset; }
   std::size_t next_bytes() const noexcept { return pieces_[next_].bytes; }
+  bool hold(Piece* piece) noexcept;              // freed outside; false: nobody awaits it
+  Piece* take_back(std::size_t bytes) noexcept;  // held, for the request that any_near() just refused because it lies elsewhere; or nullptr
+  Piece* any_held() noexcept;                    // out of the lists, or nullptr: they are empty
+  std::size_t held_bytes() const noexcept { return held_bytes_; }
   void put(Piece* piece) noexcept;  // at next_offset(), after one of the two said yes
   void remove(Piece* piece) noexcept;
 
@@ -58,6 +65,12 @@ class PlannedRegion {
  private:
   static void link(Piece*& head, Piece* piece) noexcept;
   Piece*& list_of(const Piece& piece) noexcept;
+  struct Held {
+    std::size_t bytes = 0, awaited = 0, count = 0;
+    Piece* head = nullptr;
+  };
+  Held* held_of(std::size_t bytes) noexcept;
+  Piece* pop(Held& held) noexcept;
   void pass_to(std::size_t next) noexcept;
   bool overlaps_late(const PlannedPiece& piece) const noexcept;
 
@@ -70,6 +83,9 @@ class PlannedRegion {
   Piece* late_ = nullptr;
   std::vector<Piece*> due_;  // by time; the last: those that outlive the step
   std::vector<Piece*> sorted_;
+  std::vector<Held> held_;  // by size
+  std::size_t held_bytes_ = 0;
+  bool was_elsewhere_ = false;  // what any_near() was asked for last
   std::size_t live_count_ = 0;
   std::size_t live_bytes_ = 0;
   std::uint64_t hits_ = 0;

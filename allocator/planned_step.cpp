@@ -18,6 +18,11 @@ PlannedStep::PlannedStep(std::vector<PlannedPiece> pieces) : pieces_(std::move(p
     if (!piece.elsewhere) region_bytes_ = std::max(region_bytes_, piece.offset + piece.bytes);
   }
   check();
+  std::map<std::size_t, std::size_t> counts;
+  for (const PlannedPiece& piece : pieces_) {
+    if (piece.elsewhere) ++counts[piece.bytes];
+  }
+  for (const auto& [bytes, count] : counts) elsewhere_.push_back({bytes, count});
 }
 
 // Piece by piece against a map of what is live.

@@ -17,7 +17,7 @@ class Rest {
   void set_observer(AllocationObserver* observer);  // of the budgeted core, while the engine is awake; lives as long as the process
   bool resting() const { return resting_.load(std::memory_order_relaxed); }
   // After every Pass: did it, and would every kind of step seen so far, keep everything?
-  // served: its places, if they held for all of it. If they did for each of the last ones before the rest, the steps in it are served there too.
+  // served: its places, if they held for all of it. The last such places before the rest serve the steps in it.
   void after_pass(bool all_fits, std::shared_ptr<const PlannedStep> served);
   RestingPlaces& places() { return places_; }
   bool wake();          // from the pressure callback; true: it slept

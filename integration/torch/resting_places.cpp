@@ -52,7 +52,7 @@ struct RestingStep final : SavedVariableHooks {
 
 void RestingPlaces::agree(std::shared_ptr<const PlannedStep> served, bool anew) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (anew || served != step_) step_ = anew ? std::move(served) : nullptr;
+  if (anew || served) step_ = std::move(served);
 }
 
 std::shared_ptr<const PlannedStep> RestingPlaces::begin() noexcept {

@@ -18,7 +18,7 @@ namespace reprise::engine {
 
 class RestingPlaces {
  public:
-  void agree(std::shared_ptr<const PlannedStep> served, bool anew);  // of one more Pass before the rest; others than the last one's: none
+  void agree(std::shared_ptr<const PlannedStep> served, bool anew);  // of one more Pass before the rest: the last ones count
   void allow(bool on) { allowed_ = on; }
   std::shared_ptr<const PlannedStep> begin() noexcept;  // nullptr: there are none, or a step is under way
   void end(const PlannedStep& step) noexcept;

@@ -134,29 +134,64 @@ TEST(Planned, APieceThatIsPassedOverLeavesTheOthersAlone) {
   EXPECT_EQ(one.misses(), 0u);
 }
 
-// The gradient of the step before is freed in the middle of this one, and the next one takes its bytes.
-TEST(Planned, WhatLiesElsewhereKeepsItsTurnAndThePlaceOfTheOneBefore) {
-  const auto step = planned(
-      {{.bytes = 64 * kKilo, .offset = 0, .dies_before = 2}, {.bytes = 32 * kKilo, .elsewhere = true}, {.bytes = 32 * kKilo, .offset = 0, .dies_before = 3}});
+// Gradients of the step before are freed in the middle of this one; others ask before the next ones take their bytes.
+TEST(Planned, WhatLiesElsewhereGetsTheBytesOfTheOneBefore) {
+  const auto step = planned({{.bytes = 64 * kKilo, .offset = 0, .dies_before = 3},
+                             {.bytes = 32 * kKilo, .elsewhere = true},
+                             {.bytes = 16 * kKilo, .elsewhere = true},
+                             {.bytes = 32 * kKilo, .offset = 0, .dies_before = 4}});
   EXPECT_EQ(step->region_bytes(), 64 * kKilo);
   Simulated one;
-  std::byte* gradient = nullptr;
+  std::byte *large = nullptr, *small = nullptr;
   for (int i = 0; i < 4; ++i) {
     ASSERT_TRUE(one.allocator.begin_planned(step));
     std::byte* const a = one.take(64 * kKilo);
-    if (gradient != nullptr) one.give(gradient);
-    std::byte* const fresh = one.take(32 * kKilo);
-    EXPECT_TRUE(gradient == nullptr || gradient == fresh);
-    EXPECT_TRUE(fresh >= a + 64 * kKilo || fresh + 32 * kKilo <= a);
-    gradient = fresh;
+    std::byte* other = nullptr;
+    if (large != nullptr) {
+      one.give(large);
+      one.give(small);
+      other = one.take(20 * kKilo);  // fits where they were
+    }
+    std::byte *const next_large = one.take(32 * kKilo), *const next_small = one.take(16 * kKilo);
+    EXPECT_TRUE(large == nullptr || (large == next_large && small == next_small));
+    EXPECT_TRUE(next_large >= a + 64 * kKilo || next_large + 32 * kKilo <= a);
+    large = next_large;
+    small = next_small;
     one.give(a);
-    std::byte* const last = one.take(32 * kKilo);  // of the same size, and next in its turn
-    EXPECT_EQ(last, a);
-    one.give(last);
+    EXPECT_EQ(one.take(32 * kKilo), a);  // of the same size, and next in its turn
+    one.give(a);
+    one.allocator.end_planned();
+    one.give(other);
   }
-  EXPECT_EQ(one.misses(), 0u);
-  EXPECT_EQ(one.hits(), 12u);
-  EXPECT_EQ(one.allocator.statistics().peak_reserved_bytes, 96 * kKilo);
+  EXPECT_EQ(one.misses(), 3u);  // the others
+  EXPECT_EQ(one.hits(), 16u);
+  EXPECT_LE(one.allocator.statistics().peak_reserved_bytes, (64 + 48 + 20) * kKilo);
+}
+
+TEST(Planned, WhatIsHeldForLaterIsThereForOthersBeforeMemoryIsOut) {
+  const auto step = planned({{.bytes = 64 * kKilo, .offset = 0, .dies_before = 2}, {.bytes = 32 * kKilo, .elsewhere = true}});
+  Simulated one(100 * kKilo);
+  std::byte* const gradient = one.take(32 * kKilo);
+  ASSERT_TRUE(one.allocator.begin_planned(step));
+  one.take(64 * kKilo);
+  one.give(gradient);
+  one.take(36 * kKilo);  // the region is given up, and what is held with it
+  EXPECT_EQ(one.allocator.statistics().planned_steps_given_up, 1u);
+}
+
+// A step that was begun and never ended keeps its region from the others only until they asked for as much again.
+TEST(Planned, AForgottenStepIsOverAfterAWhile) {
+  Simulated one;
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  one.give(follow(one)[3]);
+  for (int i = 0; i < 5; ++i) one.give(one.take(90 * kKilo));
+  EXPECT_LE(one.allocator.statistics().reserved_bytes, (96 + 92) * kKilo);
+  const auto reserved = one.allocator.statistics().reserved_bytes;
+  std::byte* const a = one.take(90 * kKilo);
+  std::byte* const b = one.take(90 * kKilo);
+  EXPECT_EQ(one.allocator.statistics().reserved_bytes, reserved);
+  one.give(a);
+  one.give(b);
 }
 
 // What a step leaves in the region is followed by one of its kind before it is freed: two places are found for it, and then nothing is committed or missed any more.
