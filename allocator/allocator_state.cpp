@@ -126,7 +126,8 @@ bool CachingAllocator::begin_planned(const std::shared_ptr<const PlannedStep>& s
 
 bool CachingAllocator::end_planned(const PlannedStep* only) noexcept {
   const Hold hold(lock_);
-  return (only == nullptr || heap_.planned().step() == only) && heap_.end_planned();
+  if (only == nullptr) return heap_.end_planned();
+  return heap_.planned().step() == only && heap_.park();
 }
 
 std::size_t CachingAllocator::trim() noexcept {

@@ -280,6 +280,7 @@ Piece* PieceHeap::take(std::size_t bytes, StreamId stream) noexcept {
     if (Piece* piece = from_idle_stream(bytes, stream)) return finish(carve(piece, bytes), stream);
   }
   if (Piece* piece = take_stretch(*own, bytes)) return finish(carve(piece, bytes), stream);
+  if (opens_the_region_for(bytes)) return take(bytes, stream);
   for (const bool settled : {false, true}) {
     if (settled) {
       if (other_streams_.empty() || !wait_for_streams()) break;

@@ -11,7 +11,8 @@
 // A piece freed on one stream serves another only after a Fence of the first; so do its pages before they are given back.
 //
 // Planned: while a PlannedStep is followed, one piece of the heap, the region, is served from by plan (piece_heap_planned.cpp); nothing is cached meanwhile,
-// so that every request asks the plan. Afterwards the region is ordinary pieces again, live and free ones, until the next step claims the same bytes.
+// so that every request asks the plan. Afterwards it is parked: what is asked for between two steps lies outside, so that nothing is in the next one's way, as long as
+// that commits no more than a kLobby-th of it. Beyond that, or where a request would fail, the region is ordinary pieces again, live and free ones.
 //
 // Threads: under the allocator's lock. Cost: take_cached and keep touch the piece and one line; a warm take and give the piece, its neighbours
 // and two bins; no device call.
@@ -61,8 +62,9 @@ class PieceHeap {
 
   // False: no room for the region, or sizes that are not this heap's; nothing is planned then.
   bool begin_planned(const std::shared_ptr<const PlannedStep>& step) noexcept;
-  bool end_planned() noexcept;  // true: a step was followed
-  bool planning() const noexcept { return planned_.active(); }
+  bool end_planned() noexcept;  // true: a step was followed, or parked
+  bool park() noexcept;         // true: a step was followed
+  bool planning() const noexcept { return planned_.active() && !parked_; }
   Piece* take_planned(std::size_t bytes) noexcept {
     if (planned_.exact(bytes) || planned_.any_near(bytes)) return take_planned();
     if (Piece* const piece = planned_.take_back(bytes)) return piece;
@@ -86,7 +88,8 @@ class PieceHeap {
  private:
   static constexpr int kMostHoled = 16;              // pieces that are looked at for a stretch without holes
   static constexpr std::size_t kMostStrangers = 16;  // pieces that may stay in a region that is claimed
-  static constexpr unsigned kStepsBeforeAMove = 4;   // where something new stays behind after every step, moving every time would cost its pages
+  static constexpr std::size_t kLobby = 64;
+  static constexpr unsigned kStepsBeforeAMove = 4;  // where something new stays behind after every step, moving every time would cost its pages
   template <class Visit>
   void visit_region(const Piece& region, Visit&& visit_piece) const {  // its live pieces, and what is free between them
     Piece gap;
@@ -131,6 +134,7 @@ class PieceHeap {
     Piece* first = nullptr;  // of the pieces that the region touches
     std::size_t strangers = 0;
   };
+  bool opens_the_region_for(std::size_t bytes) noexcept;
   bool claim_free(const std::shared_ptr<const PlannedStep>& step) noexcept;
   bool claim_taken(Piece* piece) noexcept;
   bool can_claim(std::size_t base, const PlannedStep& step, Claim& claim) noexcept;
@@ -160,7 +164,9 @@ class PieceHeap {
   std::size_t used_bytes_ = 0;
   PlannedRegion planned_;
   Piece* region_ = nullptr;
-  std::size_t region_base_ = kNoCap;    // where the last region was: what repeats comes back there
+  std::size_t region_base_ = kNoCap;  // where the last region was: what repeats comes back there
+  bool parked_ = false;
+  std::size_t lobby_bytes_ = 0;         // committed outside since it was parked
   unsigned steps_here_ = 0;             // served there since it moved
   std::unique_ptr<Stream> own_stream_;  // stream 0, found without a lookup
   std::unordered_map<StreamId, std::unique_ptr<Stream>> other_streams_;

@@ -5,7 +5,7 @@
 
 namespace reprise {
 
-// Where the last region was, if nobody moved in; else where there is room without a device call, or nearly; else among a few that stay, if it moved lately.
+// Where the last region was, if nobody moved in; else where there is room without a device call; else among a few that stay, if it moved lately.
 bool PieceHeap::begin_planned(const std::shared_ptr<const PlannedStep>& step) noexcept {
   end_planned();
   if (step == nullptr || step->region_bytes() == 0) return false;
@@ -111,19 +111,10 @@ Piece* PieceHeap::mark_as_region(Piece* piece) noexcept {
   return piece;
 }
 
-// In a free piece that is full, or that ends the addresses and has half of it: what was allocated since the last step then moves the region by so much, and after a few
-// steps there is room for both.
+// In a free piece that is full: no device call.
 bool PieceHeap::claim_free(const std::shared_ptr<const PlannedStep>& step) noexcept {
-  const std::size_t bytes = step->region_bytes();
-  if (!pool_.ensure(6) || !planned_.prepare(step, 0)) return false;
-  Piece* piece = own_stream_->full.best_fit(bytes);
-  if (piece != nullptr) {
-    own_stream_->full.erase(piece);
-  } else {
-    const bool ends = last_ != nullptr && last_->state == PieceState::kFree && last_->stream == 0 && last_->holes == 0;
-    piece = ends && last_->bytes >= bytes / 2 ? grow(bytes, 0) : nullptr;
-  }
-  return piece != nullptr && claim_taken(finish(carve(piece, bytes), 0));
+  if (own_stream_->full.best_fit(step->region_bytes()) == nullptr) return false;
+  return planned_.prepare(step, 0) && claim_taken(take(step->region_bytes(), 0));
 }
 
 bool PieceHeap::claim_anywhere(const std::shared_ptr<const PlannedStep>& step) noexcept {
@@ -171,8 +162,24 @@ void PieceHeap::give_planned(Piece* piece) noexcept {
   pool_.give(piece);
 }
 
-bool PieceHeap::end_planned() noexcept {
+bool PieceHeap::park() noexcept {
   if (!planning()) return false;
+  while (Piece* const piece = planned_.any_held()) give_to_index(piece);
+  parked_ = true;
+  lobby_bytes_ = 0;
+  return true;
+}
+
+// While it is parked: a request that would commit memory. True: it may look once more, for the region's bytes are everybody's now.
+bool PieceHeap::opens_the_region_for(std::size_t bytes) noexcept {
+  if (!parked_) return false;
+  lobby_bytes_ += bytes;
+  return lobby_bytes_ > region_->bytes / kLobby && end_planned();
+}
+
+bool PieceHeap::end_planned() noexcept {
+  if (!planned_.active()) return false;
+  parked_ = false;
   while (Piece* const piece = planned_.any_held()) give_to_index(piece);
   dissolve(planned_.end());
   return true;

@@ -64,6 +64,7 @@ void Controller::disable() {
   enabled_ = false;
   agreement_.reset(false);
   forget();
+  budgeted_core().end_planned();
 }
 
 void Controller::forget() {

@@ -104,6 +104,15 @@ TEST(Placement, SearchFillsRectanglesThatGreedyPassesDoNot) {
   EXPECT_GT(gaps, 0);
 }
 
+// Three layers' activations of few sizes: only where equal sizes go in order of their births do they reach the peak.
+TEST(Placement, EqualSizesInOrderOfTheirBirthsReachThePeak) {
+  const std::vector<Lifetime> lifetimes = {{128, 0, 8},   {192, 1, 59}, {128, 2, 4},  {64, 3, 57},   {64, 10, 48},  {128, 11, 22},
+                                           {192, 12, 24}, {64, 13, 47}, {64, 20, 38}, {128, 21, 22}, {192, 22, 38}, {64, 23, 35}};
+  const Placement placement = place(lifetimes, {.alignment = 64, .looks = 0});
+  EXPECT_EQ(placement.total_bytes, peak_bytes(lifetimes));
+  EXPECT_EQ(check_placement(lifetimes, placement, 64), "");
+}
+
 TEST(Placement, SearchSaysNothingWhereNothingFits) {
   EXPECT_FALSE(CapacitySearch({{64, 0, 2}, {64, 1, 3}}, 127).run(1'000'000));
   EXPECT_TRUE(CapacitySearch({{64, 0, 2}, {64, 1, 3}}, 128).run(1'000'000));
