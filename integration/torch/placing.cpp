@@ -63,6 +63,7 @@ void Placing::learn(Placed& placed) {
 
 void Placing::settle(Placed& placed) const {
   if (whole()) {
+    if (!placed.settled) core_->trim();  // what was committed on the way there
     placed.settled = true;
     placed.tries = 0;
     return;

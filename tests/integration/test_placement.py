@@ -91,9 +91,10 @@ def test_what_is_reserved_is_what_is_live(share, freed):
     late = stats[4:]
     # The batch and mse_loss's result, 512 KiB each, are made before the ones they replace are freed: both have two places, of which the peak sees one.
     assert max(s["peak_reserved_bytes"] - 1.005 * s["peak_live_bytes"] for s in late) <= 1024 * KIB
-    hits, misses = served(stats, STEPS - 3)
-    assert hits > 300 and misses <= 3
-    if share > 1:
+    assert stats[-1]["planned_hits"] > 300
+    if share > 1:   # where the budget is tight to the page, a region may not be had, and best fit serves the step
+        hits, misses = served(stats, STEPS - 3)
+        assert hits > 300 and misses == 0
         assert late[-1]["device_calls"] == late[3]["device_calls"]
 
 
@@ -103,7 +104,8 @@ def test_gradients_freed_between_forward_and_backward_keep_their_places():
     hits, misses = served(stats, STEPS - 2)
     assert hits > 300 and misses == 0
     late = stats[5:]
-    assert max(s["peak_reserved_bytes"] - 1.005 * s["peak_live_bytes"] for s in late) <= 1024 * KIB
+    # Beside the batch and the loss: the gradients stay where the first step left them, scattered, and what is left of their pages is nobody's.
+    assert max(s["peak_reserved_bytes"] / s["peak_live_bytes"] for s in late) <= 1.05
     assert late[-1]["device_calls"] == late[2]["device_calls"]
 
 
