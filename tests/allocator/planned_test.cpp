@@ -327,6 +327,23 @@ TEST(Planned, EverythingLiveIsShown) {
   EXPECT_EQ(live + free, one.allocator.statistics().reserved_bytes);
 }
 
+// What is freed beside given back pages joins them; its own pages are still there, and the next request gets those.
+TEST(Heap, AStretchOfCommittedPagesAmongHolesIsUsedBeforeMemoryIsCommitted) {
+  Simulated one;
+  std::byte *const a = one.take(64 * kKilo), *const b = one.take(64 * kKilo), *const c = one.take(64 * kKilo);
+  one.give(a);
+  one.allocator.trim();
+  one.give(b);
+  const auto calls = one.allocator.statistics().device_calls;
+  const auto reserved = one.allocator.statistics().reserved_bytes;
+  std::byte* const again = one.take(60 * kKilo);  // of another size: what is cached has to join its neighbours first
+  EXPECT_EQ(again, b);
+  EXPECT_EQ(one.allocator.statistics().device_calls, calls);
+  EXPECT_EQ(one.allocator.statistics().reserved_bytes, reserved);
+  one.give(again);
+  one.give(c);
+}
+
 TEST(PlannedStep, RefusesPiecesThatMeet) {
   EXPECT_THROW(planned({{.bytes = 64, .offset = 0, .dies_before = 2}, {.bytes = 64, .offset = 32}}), std::invalid_argument);
   EXPECT_NO_THROW(planned({{.bytes = 64, .offset = 0, .dies_before = 2}, {.bytes = 64, .offset = 32, .elsewhere = true}}));

@@ -92,6 +92,7 @@ def test_what_is_reserved_is_what_is_live(share, freed):
     # The batch and mse_loss's result, 512 KiB each, are made before the ones they replace are freed: both have two places, of which the peak sees one.
     assert max(s["peak_reserved_bytes"] - 1.005 * s["peak_live_bytes"] for s in late) <= 1024 * KIB
     assert stats[-1]["planned_hits"] > 300
+    assert "planned places: " in str(reprise.report())
     if share > 1:   # where the budget is tight to the page, a region may not be had, and best fit serves the step
         hits, misses = served(stats, STEPS - 3)
         assert hits > 300 and misses == 0
