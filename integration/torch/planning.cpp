@@ -11,6 +11,7 @@ namespace reprise::engine {
 namespace {
 
 constexpr int kAttempts = 3;
+constexpr int64_t kLooks = 40'000'000;  // of a placement that training may follow: tenths of a second at most
 
 }  // namespace
 
@@ -50,7 +51,7 @@ StartLayout start_layout() {
 // The Plan with the reserved bytes it needs on this heap.
 Plan StepPlanner::tried(Plan plan, int64_t limit_bytes, const StartLayout& start, std::shared_ptr<const PlannedStep>* placed) const {
   plan.limit_bytes = limit_bytes;
-  auto step = placed_step(plan, *profile_, heap_);
+  auto step = placed_step(plan, *profile_, heap_, kLooks);
   Simulated simulated = simulate(plan, *profile_, start, heap_, step);
   if (!step || simulated.peak_reserved_bytes > limit_bytes) {  // best fit may do with less where holes are what is left
     const Simulated unplaced = simulate(plan, *profile_, start, heap_);
@@ -111,7 +112,7 @@ PlanResult StepPlanner::plan(const std::string& policy, int64_t limit_bytes, con
     return result;
   }
   result.plan = policy == "auto" ? planner_.plan(0) : planner_.scheme(policy, limit_bytes);
-  result.placed = placed_step(*result.plan, *profile_, heap_);
+  result.placed = placed_step(*result.plan, *profile_, heap_, kLooks);
   if (limit_bytes > 0 && result.plan->predicted_reserved_bytes > limit_bytes)
     result.infeasible = "scheme " + policy + " needs " + std::to_string(result.plan->predicted_reserved_bytes) + " bytes above the Pass's start, " +
                         std::to_string(limit_bytes) + " are left under the budget";
