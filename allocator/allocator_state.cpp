@@ -117,16 +117,17 @@ bool CachingAllocator::begin_planned(const std::shared_ptr<const PlannedStep>& s
   heap_.end_planned();
   if (step == nullptr) return false;
   for (const PlannedPiece& piece : step->pieces()) {
-    if (piece.bytes % rounding_ != 0 || piece.offset % rounding_ != 0 || piece.bytes < min_piece_bytes_) return false;
+    if (piece.bytes % rounding_ != 0 || (piece.offset % rounding_ != 0 && !piece.elsewhere) || piece.bytes < min_piece_bytes_) return false;
   }
   if (!heap_.begin_planned(step)) return false;
   ++planned_steps_;
   return true;
 }
 
-void CachingAllocator::end_planned(const PlannedStep* only) noexcept {
+bool CachingAllocator::end_planned(const PlannedStep* only) noexcept {
   const Hold hold(lock_);
-  if (only == nullptr || heap_.planned().step() == only) heap_.end_planned();
+  if (only == nullptr) return heap_.end_planned();
+  return heap_.planned().step() == only && heap_.park();
 }
 
 std::size_t CachingAllocator::trim() noexcept {
@@ -240,6 +241,7 @@ void CachingAllocator::visit_live(const std::function<void(void*, std::size_t, T
 
 void CachingAllocator::after_fork_in_child() noexcept {
   arena_.set_cap(kNoCap);
+  heap_.end_planned();  // the step goes on in the parent
   observer_.store(nullptr, std::memory_order_release);
   auto dropped = std::move(pressure_);
   lock_.leave(fork_key_);

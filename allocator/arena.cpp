@@ -58,6 +58,12 @@ std::size_t Arena::last_committed(PageRange pages) const {
   return page;
 }
 
+PageRange Arena::committed_run(PageRange pages, std::size_t from) const {
+  const std::size_t last = std::min(pages.last, highest_page_);
+  if (from < last && !bit(from)) from = run_end(from, last);
+  return from < last ? PageRange{from, run_end(from, last)} : PageRange{pages.last, pages.last};
+}
+
 // The end of the run that starts at `page`, at most `last`.
 std::size_t Arena::run_end(std::size_t page, std::size_t last) const {
   const bool value = bit(page);

@@ -44,7 +44,8 @@ class Arena {
   PageRange inside(std::size_t offset, std::size_t bytes) const;    // pages that lie in it wholly
   std::size_t committed_in(PageRange pages) const;
   std::size_t uncommitted_in(PageRange pages) const { return pages.count() - committed_in(pages); }
-  std::size_t last_committed(PageRange pages) const;  // one past the last committed page, or pages.first
+  std::size_t last_committed(PageRange pages) const;                 // one past the last committed page, or pages.first
+  PageRange committed_run(PageRange pages, std::size_t from) const;  // the first at `from` or later; empty at pages.last: none
 
   CommitResult commit(PageRange pages);
   // Gives back committed pages from the end of the range, at most `limit` of them. Returns how many.

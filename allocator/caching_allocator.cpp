@@ -118,10 +118,15 @@ void* CachingAllocator::told(AllocationObserver& observer, void* pointer, std::s
 void* CachingAllocator::allocate_slow(std::size_t bytes, StreamId stream) noexcept {
   bytes = std::max<std::size_t>(bytes, 1);
   void* pointer = nullptr;
-  for (bool again = true; again;) {
+  bool first = true;
+  for (bool again = true; again; first = false) {
     {
       const Hold hold(lock_);
-      pointer = allocate_locked(bytes, stream);
+      // The plan is asked once: a second question would be taken for the next request.
+      if (!pending_.empty()) poll_pending_locked(false);
+      Piece* const piece =
+          first && stream == 0 && bytes > small_limit_ && bytes <= arena_.bytes() && heap_.planning() ? heap_.take_planned(rounded_piece(bytes)) : nullptr;
+      pointer = piece != nullptr ? handed_out_locked(*piece, bytes) : allocate_locked(bytes, stream);
     }
     again = pointer == nullptr && relieve(bytes);
   }
@@ -136,7 +141,6 @@ void* CachingAllocator::allocate_slow(std::size_t bytes, StreamId stream) noexce
 
 void* CachingAllocator::allocate_locked(std::size_t bytes, StreamId stream) noexcept {
   if (bytes > arena_.bytes()) return nullptr;
-  if (!pending_.empty()) poll_pending_locked(false);
   const bool small = bytes <= small_limit_ && stream == 0;
   const auto attempt = [&] {
     void* pointer = small ? allocate_small_locked(bytes) : nullptr;
@@ -170,9 +174,7 @@ void* CachingAllocator::allocate_small_locked(std::size_t bytes) noexcept {
 void* CachingAllocator::allocate_piece_locked(std::size_t bytes, StreamId stream) noexcept {
   void* pointer;
   if (stream == 0 && take_piece_locked(bytes, pointer)) return pointer;
-  const std::size_t rounded = rounded_piece(bytes);
-  Piece* piece = stream == 0 && heap_.planning() ? heap_.take_planned(rounded) : nullptr;
-  if (piece == nullptr) piece = heap_.take(rounded, stream);
+  Piece* const piece = heap_.take(rounded_piece(bytes), stream);
   return piece == nullptr ? nullptr : handed_out_locked(*piece, bytes);
 }
 

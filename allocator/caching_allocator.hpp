@@ -69,7 +69,9 @@ class CachingAllocator {
   // free; every other request is served as always (a miss). False: the region does not fit under the cap, or the sizes are no multiples of the rounding.
   // Over with the next begin or end, with trim(), and where a request would fail otherwise. What is live then stays where it is.
   bool begin_planned(const std::shared_ptr<const PlannedStep>& step) noexcept;
-  void end_planned(const PlannedStep* only = nullptr) noexcept;  // only: where no other step was begun meanwhile
+  // only: where no other step was begun meanwhile; its region then stays free of others while there is room for them (piece_heap.hpp), and the next step begins
+  // there. nullptr: it is anybody's at once. True: a step was followed until now.
+  bool end_planned(const PlannedStep* only = nullptr) noexcept;
 
   Statistics statistics() const;
   std::size_t page_bytes() const noexcept { return arena_.page_bytes(); }

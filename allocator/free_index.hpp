@@ -21,7 +21,22 @@ class FreeIndex {
   void insert(Piece* piece) noexcept;
   void erase(Piece* piece) noexcept;
   Piece* best_fit(std::size_t bytes) const noexcept;  // the smallest of the pieces looked at that fits, or nullptr
-  Piece* largest_bin() const noexcept;                // a piece of the highest bin that is not empty, or nullptr
+  // The first of `most` pieces that could fit, by size of their bins, of which `good` says yes.
+  template <class Good>
+  Piece* find(std::size_t bytes, int most, Good&& good) const {
+    const Bin first = bin_of(bytes);
+    for (unsigned level = first.level; level < 64; ++level) {
+      if (((levels_ >> level) & 1) == 0) continue;
+      for (unsigned index = level == first.level ? first.index : 0; index < kBins; ++index) {
+        for (Piece* piece = bins_[level][index]; piece != nullptr; piece = piece->bin_next) {
+          if (most-- == 0) return nullptr;
+          if (piece->bytes >= bytes && good(*piece)) return piece;
+        }
+      }
+    }
+    return nullptr;
+  }
+  Piece* largest_bin() const noexcept;  // a piece of the highest bin that is not empty, or nullptr
   bool empty() const noexcept { return levels_ == 0; }
   template <class Visit>
   void visit(Visit&& visit_piece) const {

@@ -19,7 +19,7 @@ std::string PieceHeap::check_piece(const Piece& piece) const {
   }
   const PageRange pages = arena_.touching(piece.offset, piece.bytes);
   if (piece.state == PieceState::kRegion) {
-    if (&piece != region_ || !planning()) return "P1: a region that nobody follows" + at;
+    if (&piece != region_ || !planned_.active()) return "P1: a region that nobody follows" + at;
     return arena_.uncommitted_in(pages) != 0 ? "P4: the region has an uncommitted page" + at : check_planned();
   }
   if (piece.state != PieceState::kFree) {

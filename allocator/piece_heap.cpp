@@ -247,13 +247,40 @@ Piece* PieceHeap::take_full(Stream& own, std::size_t bytes) noexcept {
   return piece;
 }
 
+// Where in a free piece with holes so many bytes lie on committed pages; kNoCap: nowhere.
+std::size_t PieceHeap::stretch_in(const Piece& piece, std::size_t bytes) const noexcept {
+  const PageRange pages = arena_.touching(piece.offset, piece.bytes);
+  if ((pages.count() - piece.holes) * arena_.page_bytes() < bytes) return kNoCap;
+  for (PageRange run = arena_.committed_run(pages, pages.first); run.count() != 0; run = arena_.committed_run(pages, run.last)) {
+    const std::size_t begin = std::max(piece.offset, run.first * arena_.page_bytes());
+    const std::size_t end = std::min(piece.offset + piece.bytes, run.last * arena_.page_bytes());
+    if (begin + bytes <= end) return begin;
+  }
+  return kNoCap;
+}
+
+// What was freed between given back pages lies in one piece with them: found there it costs no device call. Out of the index, and at its beginning.
+Piece* PieceHeap::take_stretch(Stream& own, std::size_t bytes) noexcept {
+  std::size_t begin = kNoCap;
+  Piece* piece = own.holed.find(bytes, kMostHoled, [&](const Piece& one) { return (begin = stretch_in(one, bytes)) != kNoCap; });
+  if (piece == nullptr) return nullptr;
+  if (begin != piece->offset) {
+    split(piece, begin - piece->offset);
+    piece = piece->after;
+  }
+  erase_free(piece);
+  return piece;
+}
+
 Piece* PieceHeap::take(std::size_t bytes, StreamId stream) noexcept {
   Stream* own = stream_of(stream);
-  if (own == nullptr || !pool_.ensure(4 + planned_.live_count() + 2)) return nullptr;  // end_planned() must not fail
+  if (own == nullptr || !pool_.ensure(6 + planned_.live_count() + 2)) return nullptr;  // end_planned() must not fail
   if (Piece* piece = take_full(*own, bytes)) return finish(carve(piece, bytes), stream);
   if (!other_streams_.empty()) {
     if (Piece* piece = from_idle_stream(bytes, stream)) return finish(carve(piece, bytes), stream);
   }
+  if (Piece* piece = take_stretch(*own, bytes)) return finish(carve(piece, bytes), stream);
+  if (opens_the_region_for(bytes)) return take(bytes, stream);
   for (const bool settled : {false, true}) {
     if (settled) {
       if (other_streams_.empty() || !wait_for_streams()) break;
@@ -276,6 +303,7 @@ void PieceHeap::give(Piece* piece) noexcept {
   piece->requested = 0;
   piece->recorded = false;
   if (piece->planned) return give_planned(piece);
+  if (planning() && planned_.hold(piece)) return;
   if (piece->stack != &no_stack_ && !planning()) {
     cache_.claimed(piece->bytes, [this](Piece* other) { give_to_index(other); });
     if (keep(piece)) return;
@@ -296,7 +324,7 @@ bool PieceHeap::give_cached() noexcept {
 }
 
 std::size_t PieceHeap::cached_bytes() const {
-  std::size_t total = 0;
+  std::size_t total = planned_.held_bytes();
   cache_.visit([&](const Piece& piece, std::size_t) { total += piece.bytes; });
   return total;
 }

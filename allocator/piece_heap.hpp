@@ -7,11 +7,12 @@
 // H2: a page from the top on is uncommitted
 //
 // Order of choice: a piece of just that size from the cache; smallest full piece (no device call); the same again after the cache was given
-// back; a full piece of an idle stream; smallest piece with holes; fresh addresses at the top. So a cached piece is never a reason to commit.
+// back; a full piece of an idle stream; a stretch without holes in one that has some; smallest piece with holes; fresh addresses at the top. So a cached piece is never a reason to commit.
 // A piece freed on one stream serves another only after a Fence of the first; so do its pages before they are given back.
 //
 // Planned: while a PlannedStep is followed, one piece of the heap, the region, is served from by plan (piece_heap_planned.cpp); nothing is cached meanwhile,
-// so that every request asks the plan. Afterwards the region is ordinary pieces again, live and free ones, until the next step claims the same bytes.
+// so that every request asks the plan. Afterwards it is parked: what is asked for between two steps lies outside, so that nothing is in the next one's way, as long as
+// that commits no more than a kLobby-th of it. Beyond that, or where a request would fail, the region is ordinary pieces again, live and free ones.
 //
 // Threads: under the allocator's lock. Cost: take_cached and keep touch the piece and one line; a warm take and give the piece, its neighbours
 // and two bins; no device call.
@@ -61,9 +62,15 @@ class PieceHeap {
 
   // False: no room for the region, or sizes that are not this heap's; nothing is planned then.
   bool begin_planned(const std::shared_ptr<const PlannedStep>& step) noexcept;
-  bool end_planned() noexcept;  // true: a step was followed
-  bool planning() const noexcept { return planned_.active(); }
-  Piece* take_planned(std::size_t bytes) noexcept { return planned_.exact(bytes) || planned_.any_near(bytes) ? take_planned() : nullptr; }
+  bool end_planned() noexcept;  // true: a step was followed, or parked
+  bool park() noexcept;         // true: a step was followed
+  bool planning() const noexcept { return planned_.active() && !parked_; }
+  Piece* take_planned(std::size_t bytes) noexcept {
+    if (planned_.exact(bytes) || planned_.any_near(bytes)) return take_planned();
+    if (Piece* const piece = planned_.take_back(bytes)) return piece;
+    if (planned_.overdue()) end_planned();
+    return nullptr;
+  }
   Piece* take_hit(std::size_t bytes) noexcept { return planned_.exact(bytes) ? take_planned() : nullptr; }  // no other piece is looked at, or passed over
   void give_planned(Piece* piece) noexcept;
   const PlannedRegion& planned() const noexcept { return planned_; }
@@ -81,8 +88,10 @@ class PieceHeap {
   std::string check() const;
 
  private:
+  static constexpr int kMostHoled = 16;              // pieces that are looked at for a stretch without holes
   static constexpr std::size_t kMostStrangers = 16;  // pieces that may stay in a region that is claimed
-  static constexpr unsigned kStepsBeforeAMove = 4;   // where something new stays behind after every step, moving every time would cost its pages
+  static constexpr std::size_t kLobby = 64;
+  static constexpr unsigned kStepsBeforeAMove = 4;  // where something new stays behind after every step, moving every time would cost its pages
   template <class Visit>
   void visit_region(const Piece& region, Visit&& visit_piece) const {  // its live pieces, and what is free between them
     Piece gap;
@@ -106,6 +115,8 @@ class PieceHeap {
   Stream* stream_of(StreamId id) noexcept;
   void give_to_index(Piece* piece) noexcept;
   Piece* take_full(Stream& own, std::size_t bytes) noexcept;
+  Piece* take_stretch(Stream& own, std::size_t bytes) noexcept;
+  std::size_t stretch_in(const Piece& piece, std::size_t bytes) const noexcept;
   void insert_free(Piece* piece) noexcept;
   void erase_free(Piece* piece) noexcept;
   Piece* absorb(Piece* piece) noexcept;
@@ -124,8 +135,10 @@ class PieceHeap {
   struct Claim {
     Piece* first = nullptr;  // of the pieces that the region touches
     std::size_t strangers = 0;
-    std::size_t own = 0;  // always pieces of the step, in their places
   };
+  bool opens_the_region_for(std::size_t bytes) noexcept;
+  bool claim_free(const std::shared_ptr<const PlannedStep>& step) noexcept;
+  bool claim_taken(Piece* piece) noexcept;
   bool can_claim(std::size_t base, const PlannedStep& step, Claim& claim) noexcept;
   bool reaches(std::size_t end) noexcept;
   bool claim_here(const std::shared_ptr<const PlannedStep>& step, std::size_t most_strangers) noexcept;
@@ -153,7 +166,9 @@ class PieceHeap {
   std::size_t used_bytes_ = 0;
   PlannedRegion planned_;
   Piece* region_ = nullptr;
-  std::size_t region_base_ = kNoCap;    // where the last region was: what repeats comes back there
+  std::size_t region_base_ = kNoCap;  // where the last region was: what repeats comes back there
+  bool parked_ = false;
+  std::size_t lobby_bytes_ = 0;         // committed outside since it was parked
   unsigned steps_here_ = 0;             // served there since it moved
   std::unique_ptr<Stream> own_stream_;  // stream 0, found without a lookup
   std::unordered_map<StreamId, std::unique_ptr<Stream>> other_streams_;

@@ -5,12 +5,12 @@
 
 namespace reprise {
 
-// Where the last region was, if nobody moved in; else where there is room, or among a few that stay if it moved lately.
+// Where the last region was, if nobody moved in; else where there is room without a device call; else among a few that stay, if it moved lately.
 bool PieceHeap::begin_planned(const std::shared_ptr<const PlannedStep>& step) noexcept {
   end_planned();
-  if (step == nullptr || step->pieces().empty()) return false;
+  if (step == nullptr || step->region_bytes() == 0) return false;
   give_cached();
-  if (claim_here(step, 0)) return true;
+  if (claim_here(step, 0) || claim_free(step)) return true;
   if (steps_here_ < kStepsBeforeAMove && claim_here(step, kMostStrangers)) return true;
   return claim_anywhere(step) || claim_here(step, kMostStrangers);
 }
@@ -36,8 +36,7 @@ bool PieceHeap::can_claim(std::size_t base, const PlannedStep& step, Claim& clai
     if (piece->stream != 0) return false;
     if (piece->state == PieceState::kFree) continue;
     if (piece->offset < base || piece->offset + piece->bytes > end) return false;
-    const bool own = step.always_at(piece->offset - base, piece->bytes) != step.pieces().size();
-    ++(own ? claim.own : claim.strangers);
+    ++claim.strangers;
   }
   return claim.first != nullptr;
 }
@@ -46,7 +45,7 @@ bool PieceHeap::claim_here(const std::shared_ptr<const PlannedStep>& step, std::
   if (region_base_ == kNoCap || !pool_.ensure(4)) return false;
   Claim claim;
   const bool can = can_claim(region_base_, *step, claim) && claim.strangers <= most_strangers;
-  if (!can || !planned_.prepare(step, claim.strangers + claim.own) || !pool_.ensure(4 + 2 * (claim.strangers + claim.own))) {
+  if (!can || !planned_.prepare(step, claim.strangers) || !pool_.ensure(4 + 2 * claim.strangers)) {
     retract_top();
     return false;
   }
@@ -112,15 +111,25 @@ Piece* PieceHeap::mark_as_region(Piece* piece) noexcept {
   return piece;
 }
 
+// In a free piece that is full: no device call.
+bool PieceHeap::claim_free(const std::shared_ptr<const PlannedStep>& step) noexcept {
+  if (own_stream_->full.best_fit(step->region_bytes()) == nullptr) return false;
+  return planned_.prepare(step, 0) && claim_taken(take(step->region_bytes(), 0));
+}
+
 bool PieceHeap::claim_anywhere(const std::shared_ptr<const PlannedStep>& step) noexcept {
-  if (!planned_.prepare(step, 0)) return false;
-  if (region_base_ != kNoCap) trim(kNoCap);  // what the region held where it was is wanted where it goes
-  Piece* const piece = take(step->region_bytes(), 0);
+  const bool first = region_base_ == kNoCap;
+  if (!first) trim(kNoCap);  // what the region held where it was is wanted where it goes
+  if (!planned_.prepare(step, 0) || !claim_taken(take(step->region_bytes(), 0))) return false;
+  steps_here_ = first ? kStepsBeforeAMove : 0;  // the first place is no move
+  return true;
+}
+
+bool PieceHeap::claim_taken(Piece* piece) noexcept {
   if (piece == nullptr) return false;
   used_bytes_ -= piece->bytes;
   table_.set(piece->offset, nullptr);
   region_ = mark_as_region(piece);
-  steps_here_ = region_base_ == kNoCap ? kStepsBeforeAMove : 0;  // the first place is no move
   region_base_ = piece->offset;
   planned_.begin(region_base_);
   return true;
@@ -153,8 +162,25 @@ void PieceHeap::give_planned(Piece* piece) noexcept {
   pool_.give(piece);
 }
 
-bool PieceHeap::end_planned() noexcept {
+bool PieceHeap::park() noexcept {
   if (!planning()) return false;
+  while (Piece* const piece = planned_.any_held()) give_to_index(piece);
+  parked_ = true;
+  lobby_bytes_ = 0;
+  return true;
+}
+
+// While it is parked: a request that would commit memory. True: it may look once more, for the region's bytes are everybody's now.
+bool PieceHeap::opens_the_region_for(std::size_t bytes) noexcept {
+  if (!parked_) return false;
+  lobby_bytes_ += bytes;
+  return lobby_bytes_ > region_->bytes / kLobby && end_planned();
+}
+
+bool PieceHeap::end_planned() noexcept {
+  if (!planned_.active()) return false;
+  parked_ = false;
+  while (Piece* const piece = planned_.any_held()) give_to_index(piece);
   dissolve(planned_.end());
   return true;
 }

@@ -8,8 +8,9 @@ bool PlannedRegion::prepare(std::shared_ptr<const PlannedStep> step, std::size_t
   const std::size_t count = step->pieces().size();
   try {
     due_.assign(count + 1, nullptr);
-    occupied_.assign(count, 0);
     sorted_.reserve(count + strangers);
+    held_.clear();
+    for (const PlannedStep::Size& size : step->elsewhere()) held_.push_back({size.bytes, size.count, 0, nullptr});
   } catch (...) {
     return false;
   }
@@ -21,16 +22,14 @@ void PlannedRegion::begin(std::size_t base) noexcept {
   pieces_ = step_->pieces().data();
   count_ = step_->pieces().size();
   base_ = base;
-  next_ = 0;
+  next_ = beyond_ = 0;
   late_ = nullptr;
   live_count_ = live_bytes_ = 0;
 }
 
 void PlannedRegion::adopt(Piece* piece) noexcept {
-  const std::size_t slot = step_->always_at(piece->offset - base_, piece->bytes);
   piece->planned = true;
-  piece->slot = slot == count_ ? kNoSlot : static_cast<std::uint32_t>(slot);
-  if (slot != count_) occupied_[slot] = 1;
+  piece->slot = kNoSlot;
   link(list_of(*piece), piece);
   ++live_count_;
   live_bytes_ += piece->bytes;
@@ -54,6 +53,44 @@ std::vector<Piece*>& PlannedRegion::end() noexcept {
   return sorted_;
 }
 
+PlannedRegion::Held* PlannedRegion::held_of(std::size_t bytes) noexcept {
+  const auto found = std::lower_bound(held_.begin(), held_.end(), bytes, [](const Held& held, std::size_t wanted) { return held.bytes < wanted; });
+  return found != held_.end() && found->bytes == bytes ? &*found : nullptr;
+}
+
+Piece* PlannedRegion::pop(Held& held) noexcept {
+  Piece* const piece = held.head;
+  if (piece == nullptr) return nullptr;
+  held.head = piece->bin_next;
+  piece->bin_next = nullptr;
+  --held.count;
+  held_bytes_ -= held.bytes;
+  return piece;
+}
+
+bool PlannedRegion::hold(Piece* piece) noexcept {
+  Held* const held = piece->stream == 0 ? held_of(piece->bytes) : nullptr;
+  if (held == nullptr || held->count >= held->awaited) return false;
+  piece->bin_next = held->head;
+  held->head = piece;
+  ++held->count;
+  held_bytes_ += held->bytes;
+  return true;
+}
+
+Piece* PlannedRegion::take_back(std::size_t bytes) noexcept {
+  Held* const held = was_elsewhere_ ? held_of(bytes) : nullptr;
+  was_elsewhere_ = false;
+  return held != nullptr ? pop(*held) : nullptr;
+}
+
+Piece* PlannedRegion::any_held() noexcept {
+  for (Held& held : held_) {
+    if (held.head != nullptr) return pop(held);
+  }
+  return nullptr;
+}
+
 void PlannedRegion::link(Piece*& head, Piece* piece) noexcept {
   piece->bin_previous = nullptr;
   piece->bin_next = head;
@@ -63,14 +100,14 @@ void PlannedRegion::link(Piece*& head, Piece* piece) noexcept {
 
 Piece*& PlannedRegion::list_of(const Piece& piece) noexcept {
   if (piece.slot == kNoSlot) return late_;
-  const PlannedPiece& planned = pieces_[piece.slot];
-  const std::size_t time = planned.always ? count_ : std::min<std::size_t>(planned.dies_before, count_);
+  const std::size_t time = std::min<std::size_t>(pieces_[piece.slot].dies_before, count_);
   return time <= next_ && time < count_ ? late_ : due_[time];
 }
 
 // From here on `next` is expected: what is due by then and still lives is late.
 void PlannedRegion::pass_to(std::size_t next) noexcept {
   while (next_ < next) {
+    if (pieces_[next_].elsewhere) --held_of(pieces_[next_].bytes)->awaited;
     ++next_;
     if (next_ == count_) return;  // no piece is left that something could be late for
     while (Piece* const piece = due_[next_]) {
@@ -95,17 +132,22 @@ bool PlannedRegion::any_near(std::size_t bytes) noexcept {
   while (found < last && pieces_[found].bytes != bytes) ++found;
   if (found < last) {
     pass_to(found);
-    if (!occupied_[found] && !overlaps_late(pieces_[found])) return true;
+    if (!pieces_[found].elsewhere && !overlaps_late(pieces_[found])) return true;
     pass_to(found + 1);
+    if (pieces_[found].elsewhere) {
+      was_elsewhere_ = true;
+      ++hits_;
+      return false;
+    }
   }
   ++misses_;
+  beyond_ += next_ == count_ ? 1 : 0;
   return false;
 }
 
 void PlannedRegion::put(Piece* piece) noexcept {
   piece->planned = true;
   piece->slot = static_cast<std::uint32_t>(next_);
-  occupied_[next_] = 1;
   link(list_of(*piece), piece);
   ++live_count_;
   live_bytes_ += piece->bytes;
@@ -116,7 +158,6 @@ void PlannedRegion::put(Piece* piece) noexcept {
 void PlannedRegion::remove(Piece* piece) noexcept {
   if (piece->bin_next != nullptr) piece->bin_next->bin_previous = piece->bin_previous;
   (piece->bin_previous != nullptr ? piece->bin_previous->bin_next : list_of(*piece)) = piece->bin_next;
-  if (piece->slot != kNoSlot) occupied_[piece->slot] = 0;
   piece->planned = false;
   --live_count_;
   live_bytes_ -= piece->bytes;
@@ -142,10 +183,18 @@ std::string PlannedRegion::check() const {
       if (time <= next_ && time < count_) return "R3: a late piece is in the list of time " + std::to_string(time);
       if (piece->slot == kNoSlot) return "R3: a piece that is nobody's is due";
       const PlannedPiece& planned = pieces_[piece->slot];
-      if (!planned.always && std::min<std::size_t>(planned.dies_before, count_) != time) return "R3: a piece is in the list of time " + std::to_string(time);
-      if (piece->offset != base_ + planned.offset || piece->bytes != planned.bytes || !occupied_[piece->slot]) return "R2: a piece is not in its place";
+      if (std::min<std::size_t>(planned.dies_before, count_) != time) return "R3: a piece is in the list of time " + std::to_string(time);
+      if (piece->offset != base_ + planned.offset || piece->bytes != planned.bytes || planned.elsewhere) return "R2: a piece is not in its place";
     }
   }
+  std::size_t held_bytes = 0;
+  for (const Held& held : held_) {
+    for (const Piece* piece = held.head; piece != nullptr; piece = piece->bin_next) {
+      if (piece->bytes != held.bytes || piece->requested != 0 || piece->state != PieceState::kUsed) return "R5: a held piece is live, or of another size";
+      held_bytes += piece->bytes;
+    }
+  }
+  if (held_bytes != held_bytes_) return "R5: held bytes are " + std::to_string(held_bytes_) + ", expected " + std::to_string(held_bytes);
   std::size_t end = base_;
   for (const Piece* piece : live()) {
     if (piece->offset < end || piece->offset + piece->bytes > base_ + step_->region_bytes()) {

@@ -15,18 +15,14 @@ PlannedStep::PlannedStep(std::vector<PlannedPiece> pieces) : pieces_(std::move(p
       throw std::invalid_argument("planned piece " + std::to_string(n) + ": " + std::to_string(piece.bytes) + " bytes at " + std::to_string(piece.offset) +
                                   ", dies before piece " + std::to_string(piece.dies_before));
     }
-    region_bytes_ = std::max(region_bytes_, piece.offset + piece.bytes);
+    if (!piece.elsewhere) region_bytes_ = std::max(region_bytes_, piece.offset + piece.bytes);
   }
   check();
-  for (std::size_t n = 0; n < pieces_.size(); ++n) {
-    if (pieces_[n].always) always_.push_back(n);
+  std::map<std::size_t, std::size_t> counts;
+  for (const PlannedPiece& piece : pieces_) {
+    if (piece.elsewhere) ++counts[piece.bytes];
   }
-  std::sort(always_.begin(), always_.end(), [&](std::size_t a, std::size_t b) { return pieces_[a].offset < pieces_[b].offset; });
-}
-
-std::size_t PlannedStep::always_at(std::size_t offset, std::size_t bytes) const noexcept {
-  const auto found = std::lower_bound(always_.begin(), always_.end(), offset, [&](std::size_t n, std::size_t wanted) { return pieces_[n].offset < wanted; });
-  return found != always_.end() && pieces_[*found].offset == offset && pieces_[*found].bytes == bytes ? *found : pieces_.size();
+  for (const auto& [bytes, count] : counts) elsewhere_.push_back({bytes, count});
 }
 
 // Piece by piece against a map of what is live.
@@ -45,11 +41,8 @@ void PlannedStep::check() const {
     live.emplace(pieces_[n].offset, n);
   };
   for (std::size_t n = 0; n < pieces_.size(); ++n) {
-    if (pieces_[n].always) add(n);
-  }
-  for (std::size_t n = 0; n < pieces_.size(); ++n) {
     for (const std::size_t dead : deaths[n]) live.erase(pieces_[dead].offset);
-    if (pieces_[n].always) continue;
+    if (pieces_[n].elsewhere) continue;
     add(n);
     if (pieces_[n].dies_before < pieces_.size()) deaths[pieces_[n].dies_before].push_back(n);
   }

@@ -1,10 +1,11 @@
 """Planned placement: reserved over live bytes, of lifetimes read from files and of our own steps.
 
-usage: ./dev bench placement [--traces DIR] [--models NAME…] [--shares SHARE…] [--steps N] [--json FILE]
+usage: ./dev bench placement [--traces DIR] [--models NAME…] [--shares SHARE…] [--steps N] [--best-fit] [--json FILE]
 Files (id,lower,upper,size): the peak of live bytes is the bound; then what best fit without a plan reaches (allocator core, no cap), the least cap under which it
 completes, and what the placement reserves; ten steps of varying length without a plan. minimalloc-* have a capacity of 1,048,576 bytes that they have to be placed within.
-Steps: each model in a process of its own at shares of plain's activation bytes; the highest reserved / peak live of any step from the fourth on, with gradients that stay
-(kept) and that are freed after each step (freed); training is not served by plan yet, so these are best fit's. No figure here is a time."""
+Steps: each model trains in a process of its own at shares of plain's activation bytes; the highest reserved / peak live of any step from the fourth on, with gradients that
+stay (kept) and that are freed after each step (freed); by how many bytes the peak of reserved bytes grew after the third step; requests at their planned places, and others
+(hits, misses; --best-fit: REPRISE_PLACEMENT=0); bytes that went to the temporary file. No figure here is a time."""
 
 import argparse
 import glob
@@ -76,12 +77,12 @@ def one(name, share, freed, steps):
 
 def own_steps(arguments):
     rows = []
-    print(f"{'model':10} {'share':>5} {'gradients':9} {'reserved/live':>13} {'by step':47} {'hits':>7} {'misses':>6} {'overflow':>9}")
+    print(f"{'model':10} {'share':>5} {'gradients':9} {'reserved/live':>13} {'by step':47} {'grew':>9} {'hits':>7} {'misses':>6} {'overflow':>9}")
     for name in arguments.models:
         for share in arguments.shares:
             for freed in (False, True):
                 out = subprocess.run([sys.executable, __file__, "--one", name, str(share), str(int(freed)), "--steps", str(arguments.steps)], capture_output=True, text=True,
-                                     env={**os.environ, "REPRISE": "1", "REPRISE_LOG": "0", "OMP_NUM_THREADS": "1"}, cwd=ROOT / "benchmarks")
+                                     env={**os.environ, "REPRISE": "1", "REPRISE_LOG": "0", "OMP_NUM_THREADS": "1", **({"REPRISE_PLACEMENT": "0"} if arguments.best_fit else {})}, cwd=ROOT / "benchmarks")
                 if out.returncode != 0:
                     sys.exit(f"{name}: {out.stderr[-2000:]}")
                 row = json.loads(out.stdout.splitlines()[-1])
@@ -90,7 +91,7 @@ def own_steps(arguments):
                 if "raised" in row:
                     print(f"{how} {row['raised'][:110]}")
                     continue
-                print(f"{how} {row['worst']:13.4f} {' '.join(f'{r:.3f}' for r in row['ratios'][:8]):47} {row['hits']:7} {row['misses']:6} {row['overflow']:9}"
+                print(f"{how} {row['worst']:13.4f} {' '.join(f'{r:.3f}' for r in row['ratios'][:8]):47} {max(0, row['grew']):9} {row['hits']:7} {row['misses']:6} {row['overflow']:9}"
                       + (" OVER THE CAP" if row["over"] else ""), flush=True)
     return rows
 
@@ -122,6 +123,7 @@ def main():
     parser.add_argument("--models", nargs="*", default=MODELS)
     parser.add_argument("--shares", nargs="*", type=float, default=SHARES)
     parser.add_argument("--steps", type=int, default=14)
+    parser.add_argument("--best-fit", action="store_true", help="train without planned places")
     parser.add_argument("--json")
     parser.add_argument("--one", nargs=3, metavar=("MODEL", "SHARE", "FREED"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -37,6 +37,7 @@ class Execution {
   void run() {
     buffers_.assign(p_.data().buffers.size(), nullptr);
     for (int32_t b = 0; b < p_.data().outside_buffers; b++) buffers_[at(b)] = memory_.take(p_.data().buffers[at(b)]);
+    memory_.begin_pass();
     for (const Step& s : p_.steps()) step(s);
     counts_.end_live_bytes = live_;
   }

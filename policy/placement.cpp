@@ -95,6 +95,9 @@ std::vector<Order> orders_of(const std::vector<Lifetime>& items) {
   add([&](size_t i) { return bytes(i) * std::sqrt(life(i)); }, life);
   add([&](size_t i) { return bytes(i) * life(i); }, life);
   add(life, bytes);
+  // Of equal sizes the earliest first: the layers of a network ask for the same sizes in turn, and neighbours in time become neighbours in place. By life, which
+  // differs between layers for reasons of no importance, they are scattered.
+  add(bytes, [&](size_t i) { return -static_cast<double>(items[i].birth); });
   add([&](size_t i) { return -static_cast<double>(items[i].birth); }, life);
   return orders;
 }

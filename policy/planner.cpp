@@ -7,6 +7,7 @@
 #include "policy/bound.hpp"
 #include "policy/schemes.hpp"
 #include "policy/simulate.hpp"
+#include "policy/step_placement.hpp"
 
 namespace reprise {
 namespace {
@@ -39,8 +40,16 @@ struct Planner::State {
   Plan priced(const Choice& choice, const std::string& scheme, int64_t limit) {
     Plan p = pricer.plan(choice, scheme, limit);
     if (p.limit_bytes > 0) p.limit_bytes = std::max(p.limit_bytes, p.predicted_live_bytes);  // the simulated core's cap: as tight as it can be held
-    if (options.simulate) p.predicted_reserved_bytes = simulate(p, profile, {}, options.heap).peak_reserved_bytes;
+    if (options.simulate) p.predicted_reserved_bytes = reserved_bytes(p);
     return p;
+  }
+
+  // As best fit or a planned region will serve it: the region where best fit leaves holes that matter.
+  int64_t reserved_bytes(const Plan& p) const {
+    const Simulated best_fit = simulate(p, profile, {}, options.heap);
+    if (best_fit.peak_reserved_bytes <= best_fit.peak_live_bytes + best_fit.peak_live_bytes / 200) return best_fit.peak_reserved_bytes;
+    const auto placed = placed_step(p, profile, options.heap, 0);
+    return placed ? std::min(best_fit.peak_reserved_bytes, simulate(p, profile, {}, options.heap, placed).peak_reserved_bytes) : best_fit.peak_reserved_bytes;
   }
 
   Search& search() {

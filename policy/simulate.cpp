@@ -11,7 +11,7 @@ namespace {
 
 class CoreMemory final : public Memory {
  public:
-  explicit CoreMemory(CachingAllocator& core) : core_(core) {}
+  CoreMemory(CachingAllocator& core, std::shared_ptr<const PlannedStep> placed) : core_(core), placed_(std::move(placed)) {}
   void* take(int64_t bytes) override {
     void* pointer = core_.allocate(static_cast<size_t>(bytes));
     for (size_t more = size_t{64} << 10; !pointer && more < kNoCap / 4; more *= 2) {  // too much for the limit: how much would do?
@@ -22,9 +22,13 @@ class CoreMemory final : public Memory {
     return pointer;
   }
   void give(void* pointer, int64_t) override { core_.deallocate(pointer); }
+  void begin_pass() override {
+    if (placed_) core_.begin_planned(placed_);
+  }
 
  private:
   CachingAllocator& core_;
+  std::shared_ptr<const PlannedStep> placed_;
 };
 
 // Everything that the Pass could have alive at once, twice.
@@ -70,8 +74,7 @@ Simulated simulate(const Plan& plan, const Profile& profile, const StartLayout& 
   before += lay_out(core, start);
   core.reset_peaks();
   if (plan.limit_bytes > 0) core.set_cap(static_cast<size_t>(before + plan.limit_bytes));
-  if (placed) core.begin_planned(placed);
-  CoreMemory memory(core);
+  CoreMemory memory(core, placed);
   Simulated out;
   execute(plan, profile, memory, out);
   out.peak_reserved_bytes = std::max(out.peak_live_bytes, static_cast<int64_t>(core.statistics().peak_reserved_bytes) - before);

@@ -25,6 +25,7 @@ class Memory {
   virtual ~Memory() = default;
   virtual void* take(int64_t bytes) = 0;
   virtual void give(void* pointer, int64_t bytes) = 0;
+  virtual void begin_pass() {}  // what was taken so far was there before it
 };
 
 struct Simulated {
@@ -45,6 +46,7 @@ struct HeapShape {
   size_t rounding_bytes = AllocatorOptions{}.rounding_bytes;
   size_t small_limit_bytes = AllocatorOptions{}.small_limit_bytes;
   bool caches = AllocatorOptions{}.caches;
+  bool places = true;  // a Pass may be served from a region, at places worked out beforehand (step_placement.hpp)
 };
 
 // On CachingAllocator over SimulatedDevice, in that shape. The Plan's limit is the cap, as in training: free pages are given back before it is exceeded;

@@ -7,20 +7,21 @@
 namespace reprise {
 namespace {
 
-// Takes nothing, and writes down what was asked for. The Profile's outside buffers are asked for first.
+// Takes nothing, and writes down what the Pass asks for.
 class LogMemory final : public Memory {
  public:
-  LogMemory(AllocationLog& log, int32_t outside) : log_(log), outside_(outside) {}
+  explicit LogMemory(AllocationLog& log) : log_(log) {}
   void* take(int64_t bytes) override {
     void* const address = reinterpret_cast<void*>(++last_);
-    if (outside_-- <= 0) log_.allocate(address, bytes);
+    if (begun_) log_.allocate(address, bytes);
     return address;
   }
   void give(void* pointer, int64_t bytes) override { log_.free(pointer, bytes); }
+  void begin_pass() override { begun_ = true; }
 
  private:
   AllocationLog& log_;
-  int32_t outside_;
+  bool begun_ = false;
   uintptr_t last_ = 0;
 };
 
@@ -60,9 +61,9 @@ std::shared_ptr<const PlannedStep> AllocationLog::placed(int64_t looks) const {
     const bool outlives = piece.dies_before == PlannedPiece::kOutlives;
     if (const auto like = outside.find(bytes); outlives && like != outside.end() && like->second > 0) {
       like->second--;
-      piece.always = true;
+      piece.elsewhere = true;
     }
-    lifetimes.push_back({bytes, piece.always ? 0 : static_cast<int64_t>(n), outlives ? end : static_cast<int64_t>(piece.dies_before)});
+    lifetimes.push_back({piece.elsewhere ? 0 : bytes, static_cast<int64_t>(n), outlives ? end : static_cast<int64_t>(piece.dies_before)});
   }
   const auto rounding = static_cast<int64_t>(heap_.rounding_bytes);
   const int64_t peak = peak_bytes(lifetimes, rounding);
@@ -72,8 +73,9 @@ std::shared_ptr<const PlannedStep> AllocationLog::placed(int64_t looks) const {
 }
 
 std::shared_ptr<const PlannedStep> placed_step(const Plan& plan, const Profile& profile, const HeapShape& heap, int64_t looks) {
+  if (!heap.places) return nullptr;
   AllocationLog log(heap);
-  LogMemory memory(log, profile.data().outside_buffers);
+  LogMemory memory(log);
   Simulated counts;
   execute(plan, profile, memory, counts);
   return log.placed(looks);

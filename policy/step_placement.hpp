@@ -3,7 +3,7 @@
 // Words. Log: allocations and frees in order, by address. Outside: was there before the step. Survivor: is there after it (a gradient).
 //
 // A survivor gets its bytes from its birth on: what the step frees before they are born may use them. Where the step also frees something of that size that is
-// outside, this is taken for the one of the step before, and the survivor's bytes are its own all through.
+// outside, this is taken for the one of the step before, and the survivor lies where best fit puts it: there, if it can, and not in the region.
 // Cost: a few greedy passes (placement.hpp). Failure: nothing (a null step) where the step allocates no pieces.
 #pragma once
 
@@ -38,7 +38,7 @@ class AllocationLog {
   std::map<int64_t, int> outside_;                     // rounded bytes -> how many were freed
 };
 
-// Of the Pass that `plan` will make, as it is simulated.
+// Of the Pass that `plan` will make, as it is simulated. nullptr: it allocates no pieces, or a heap of that shape places nothing.
 std::shared_ptr<const PlannedStep> placed_step(const Plan& plan, const Profile& profile, const HeapShape& heap = {}, int64_t looks = 2'000'000);
 
 }  // namespace reprise

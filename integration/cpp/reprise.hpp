@@ -57,6 +57,7 @@ struct MemoryStats {
   int64_t peak_live_bytes = 0, peak_allocated_bytes = 0, peak_reserved_bytes = 0;
   int64_t cap_bytes = 0;  // 0: none
   int64_t allocations = 0, device_calls = 0;
+  int64_t planned_hits = 0, planned_misses = 0;  // requests of planned steps: served at their planned place, or as always
 };
 MemoryStats memory_stats();
 

@@ -62,6 +62,8 @@ nb::dict memory_stats() {
   d["cap_bytes"] = s.cap_bytes;
   d["allocations"] = s.allocations;
   d["device_calls"] = s.device_calls;
+  d["planned_hits"] = s.planned_hits;
+  d["planned_misses"] = s.planned_misses;
   return d;
 }
 

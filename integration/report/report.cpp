@@ -22,7 +22,9 @@ json memory_json(const MemoryStats& m) {
           {"peak_live_bytes", m.peak_live_bytes},
           {"peak_allocated_bytes", m.peak_allocated_bytes},
           {"peak_reserved_bytes", m.peak_reserved_bytes},
-          {"cap_bytes", m.cap_bytes}};
+          {"cap_bytes", m.cap_bytes},
+          {"planned_hits", m.planned_hits},
+          {"planned_misses", m.planned_misses}};
 }
 
 std::vector<uint8_t> kept_values(const Profile& profile, const Plan& plan) {
@@ -176,6 +178,8 @@ std::string report_as_text(const std::string& text) {
   const json& m = j["memory"];
   line("memory: live " + mebibytes(m["live_bytes"]) + ", reserved " + mebibytes(m["reserved_bytes"]) + ", peak reserved " +
        mebibytes(m["peak_reserved_bytes"]));
+  if (const int64_t hits = m.value("planned_hits", int64_t{0}), misses = m.value("planned_misses", int64_t{0}); hits + misses > 0)
+    line("planned places: " + std::to_string(hits) + " allocations served, " + std::to_string(misses) + " by best fit instead");
   const json& s = j["sharing"];
   if (s["peak_communication_buffer_bytes"] > 0)
     line("parameters: " + mebibytes(s["parameter_bytes"]) + " of this rank's own, at most " + mebibytes(s["peak_gathered_parameter_bytes"]) +

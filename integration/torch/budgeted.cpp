@@ -7,6 +7,7 @@
 #include "integration/cpp/reprise.hpp"
 #include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/cuda_memory.hpp"
+#include "integration/torch/placing.hpp"
 
 namespace reprise {
 
@@ -49,7 +50,7 @@ std::size_t budgeted_capacity() {
 
 HeapShape heap_shape() {
   const CachingAllocator& heap = budgeted_core();
-  return {heap.page_bytes(), heap.rounding_bytes(), heap.small_limit_bytes(), heap.caches()};
+  return {heap.page_bytes(), heap.rounding_bytes(), heap.small_limit_bytes(), heap.caches(), engine::placement_allowed()};
 }
 
 }  // namespace reprise

@@ -64,6 +64,7 @@ void Controller::disable() {
   enabled_ = false;
   agreement_.reset(false);
   forget();
+  budgeted_core().end_planned();
 }
 
 void Controller::forget() {
@@ -190,6 +191,7 @@ void Controller::choose(Pass& pass, const FirstCall& first) {
   if (round) refused = agree(*round, known, config, pass.start_live_bytes);
   else if (!agreement_.ranks() && wants_plan(known, config, pass.start_live_bytes)) make_plan(known, pass.start_live_bytes);
   known.passes++;
+  if (known.following && known.placed.plan != known.following.get()) known.placed = {.plan = known.following.get(), .step = nullptr};
   if (known.learning) known.following.reset(), known.agreed.reset();
   if (lent) known.borrowed++, known.lent_all_kept = lent->plan.groups.empty(), counters.lent++;
   const bool alone = !round && agreement_.ranks() && !known.agreed && known.planned_limit != INT64_MAX;  // its Plan is nobody else's: not before the next round
@@ -207,7 +209,9 @@ void Controller::choose(Pass& pass, const FirstCall& first) {
   const bool unseen = known.learning || known.derived || known.raise;
   if (unseen && config.budget_bytes > 0) pass.may_overflow(std::nullopt);
   else if (config.budget_bytes > 0 && budget_is_on_cpu() && config.policy == "auto") pass.may_overflow(size_t(config.budget_bytes / kGrace));
+  const bool placed = options.following && known.placed.plan == options.following.get();
   pass.set_options(std::move(options));
+  if (placed) pass.placing.begin(known.placed);
 }
 
 void Controller::raise_if_infeasible(uint64_t first_operator) {

@@ -61,6 +61,7 @@ struct Known {
   bool settled = false;                                 // false: derived, or learned from a first, cold Pass; the next Pass under its Plan is measured again
   std::shared_ptr<const Following> following;
   int64_t planned_limit = -1;   // limit_bytes of `following`
+  Placed placed;                // where its allocations lie
   int64_t unplanned_bytes = 0;  // what the core held beside live bytes when it was made
   int64_t missed_bytes = 0;     // what Plans so far needed beyond their prediction
   int misses = 0;               // how often; after a few the Plan stays as it is
@@ -90,6 +91,7 @@ class Controller {
   void set_budget_bytes(int64_t bytes);  // of the device that a Pass was seen on; what was learned stays
   void disable();
   bool enabled() const { return enabled_.load(std::memory_order_relaxed); }
+  RestingPlaces* resting_places() { return enabled() && rest_.resting() ? &rest_.places() : nullptr; }
   bool watching() const { return enabled() && !rest_.resting(); }
   void set_observer(AllocationObserver* observer) { rest_.set_observer(observer); }
   Config config() const;

@@ -121,6 +121,7 @@ bool hooks_allowed() {
 
 std::unique_ptr<SavedVariableHooks> our_hooks() {
   Controller& controller = Controller::get();
+  if (RestingPlaces* places = controller.resting_places(); places && hooks_allowed() && current_task() < 0) return hooks_at_rest(*places);
   if (!controller.watching() || !hooks_allowed() || current_task() >= 0) return nullptr;  // saved during backward: torch keeps it
   if (is_capturing()) return nullptr;                                                     // R12: a graph is replayed by CUDA, not by us
   ThreadState& t = thread_state();
@@ -241,6 +242,7 @@ void trace_allocation(void* address, long long bytes) {
   pass->level_bytes += bytes;
   if (pass->level_bytes > pass->peak_bytes) pass->peak_bytes = pass->level_bytes;
   if (bytes < 0) pass->note_freed(address);
+  pass->placing.note(address, bytes);
   pass->note(bytes > 0 ? Mark::kAllocate : Mark::kFree, reinterpret_cast<int64_t>(address), bytes > 0 ? bytes : -bytes);
 }
 

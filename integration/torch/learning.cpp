@@ -16,10 +16,12 @@
 namespace reprise::engine {
 namespace {
 
-// What the core holds beside live bytes: rounding, and small pieces cached by threads. No Plan can change it.
+// What the core holds beside live bytes, after a trim: rounding, and small pieces cached by threads. No Plan can change it. A region needs whole pages of its
+// own, so what is left of pages that live pieces lie in counts as well.
 int64_t unplanned_bytes() {
   const Statistics s = budgeted_core().statistics();
-  return static_cast<int64_t>(s.allocated_bytes - s.live_bytes + s.cached_bytes);
+  const auto rounding = static_cast<int64_t>(s.allocated_bytes - s.live_bytes + s.cached_bytes);
+  return heap_shape().places ? std::max(rounding, static_cast<int64_t>(s.reserved_bytes - s.live_bytes)) : rounding;
 }
 
 // exclude="head.*": what these Regions make is kept.
@@ -40,6 +42,7 @@ void exclude_regions(Trace& trace, const std::vector<std::string>& patterns) {
 
 void Controller::finished(const std::shared_ptr<Pass>& pass) {
   if (pass->finished) return;
+  pass->placing.leave();
   const bool with_backward = pass->backward_seen();
   pass->stop_recording();
   pass->read_clock();
@@ -67,12 +70,13 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     else heed_miss(*pass, *known);
     heed_refusals(*pass, *known);
     heed_seconds(*pass, *known);
+    if (known->placed.plan == pass->options().following.get()) pass->placing.learn(known->placed);
   } else if (++known->breaks <= 3) {
     known->learning = true;  // the step changed: learn it anew, but not for ever
   }
   store(pass->key, *known, generation);
   // Who rests would miss the rounds; and without a temporary file nobody could be woken.
-  rest_.after_pass(all_fits(*pass) && !agreement_.ranks() && budget_is_on_cpu());
+  rest_.after_pass(all_fits(*pass) && !agreement_.ranks() && budget_is_on_cpu(), pass->placing.served());
 }
 
 // This Pass repeated what was planned with nothing to replay, and so would every other kind of step seen so far.
@@ -249,6 +253,7 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   const bool as_learned = known.smallest_budget_bytes > 0 && !known.did_not_fit && config.policy == "auto";
   if (as_learned && known.derived) known.learning = true;  // nobody has seen this step yet
   known.following = result.plan && !as_learned ? Following::of(std::move(*result.plan), known.match, known.structure) : nullptr;
+  known.placed = {.plan = known.following.get(), .step = std::move(result.placed)};
   if (config.log > 0 && known.following) {
     const Plan& p = known.following->plan;
     std::fprintf(

@@ -28,6 +28,7 @@
 
 #include "integration/torch/device_clock.hpp"
 #include "integration/torch/overflow.hpp"
+#include "integration/torch/placing.hpp"
 #include "integration/torch/recording.hpp"
 #include "integration/torch/tags.hpp"
 #include "policy/plan.hpp"
@@ -145,6 +146,7 @@ class Pass {
   int64_t level_bytes = 0, peak_bytes = 0;  // live bytes of the recording thread above the start, and their peak
   double started_seconds = 0;
   uint64_t key = 0;  // of the first Op: which Known it belongs to
+  Placing placing;
   bool finished = false;
   bool partial = false;  // begun in the middle of a step
 

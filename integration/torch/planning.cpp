@@ -4,12 +4,14 @@
 #include <cmath>
 
 #include "policy/schemes.hpp"
+#include "policy/step_placement.hpp"
 #include "profiler/gradients.hpp"
 
 namespace reprise::engine {
 namespace {
 
 constexpr int kAttempts = 3;
+constexpr int64_t kLooks = 40'000'000;  // of a placement that training may follow: tenths of a second at most
 
 }  // namespace
 
@@ -47,9 +49,15 @@ StartLayout start_layout() {
 }
 
 // The Plan with the reserved bytes it needs on this heap.
-Plan StepPlanner::tried(Plan plan, int64_t limit_bytes, const StartLayout& start) const {
+Plan StepPlanner::tried(Plan plan, int64_t limit_bytes, const StartLayout& start, std::shared_ptr<const PlannedStep>* placed) const {
   plan.limit_bytes = limit_bytes;
-  const Simulated simulated = simulate(plan, *profile_, start, heap_);
+  auto step = placed_step(plan, *profile_, heap_, kLooks);
+  Simulated simulated = simulate(plan, *profile_, start, heap_, step);
+  if (!step || simulated.peak_reserved_bytes > limit_bytes) {  // best fit may do with less where holes are what is left
+    const Simulated unplaced = simulate(plan, *profile_, start, heap_);
+    if (unplaced.peak_reserved_bytes < simulated.peak_reserved_bytes) simulated = unplaced, step = nullptr;
+  }
+  if (placed) *placed = std::move(step);
   plan.predicted_live_bytes = simulated.peak_live_bytes;
   plan.predicted_reserved_bytes = simulated.peak_reserved_bytes;
   return plan;
@@ -70,11 +78,13 @@ PlanResult StepPlanner::automatic(int64_t limit_bytes, const StartLayout& start)
       smallest = true;
     }
     const int64_t empty_heap_bytes = found->predicted_reserved_bytes;
-    Plan plan = tried(std::move(*found), limit_bytes, start);
+    std::shared_ptr<const PlannedStep> placed;
+    Plan plan = tried(std::move(*found), limit_bytes, start, &placed);
     const int64_t excess = plan.predicted_reserved_bytes - limit_bytes;
     if (plan.predicted_reserved_bytes < least) {
       least = plan.predicted_reserved_bytes;
       result.plan = std::move(plan);
+      result.placed = std::move(placed);
     }
     if (excess <= 0 || smallest) break;
     target = std::min(target, empty_heap_bytes) - excess;
@@ -91,15 +101,18 @@ PlanResult StepPlanner::plan(const std::string& policy, int64_t limit_bytes, con
   PlanResult result;
   if (policy == "auto" && limit_bytes > 0) {
     result = automatic(limit_bytes, start);
+    std::shared_ptr<const PlannedStep> placed;
     if (last && result.infeasible.empty() && !worth_changing(*last, *result.plan, *profile_))
-      if (Plan again = tried(*last, limit_bytes, start); again.predicted_reserved_bytes <= limit_bytes) {
+      if (Plan again = tried(*last, limit_bytes, start, &placed); again.predicted_reserved_bytes <= limit_bytes) {
         again.added_seconds = added_seconds(*last, *profile_);
         again.lower_bound_seconds = result.plan->lower_bound_seconds;
         result.plan = std::move(again);
+        result.placed = std::move(placed);
       }
     return result;
   }
   result.plan = policy == "auto" ? planner_.plan(0) : planner_.scheme(policy, limit_bytes);
+  result.placed = placed_step(*result.plan, *profile_, heap_, kLooks);
   if (limit_bytes > 0 && result.plan->predicted_reserved_bytes > limit_bytes)
     result.infeasible = "scheme " + policy + " needs " + std::to_string(result.plan->predicted_reserved_bytes) + " bytes above the Pass's start, " +
                         std::to_string(limit_bytes) + " are left under the budget";

@@ -17,8 +17,9 @@ namespace reprise::engine {
 
 struct PlanResult {
   std::optional<Plan> plan;
-  std::string infeasible;            // why it does not fit, or ""
-  int64_t smallest_limit_bytes = 0;  // set with infeasible
+  std::shared_ptr<const PlannedStep> placed;  // where its allocations lie; nullptr: wherever best fit puts them
+  std::string infeasible;                     // why it does not fit, or ""
+  int64_t smallest_limit_bytes = 0;           // set with infeasible
 };
 
 // All Plans for one Profile, each tried on the heap as it is: what is live at the Pass's start lies somewhere, and holes between may be too small.
@@ -37,7 +38,7 @@ class StepPlanner {
   Frontier known();  // all Plans found so far
 
  private:
-  Plan tried(Plan plan, int64_t limit_bytes, const StartLayout& start) const;
+  Plan tried(Plan plan, int64_t limit_bytes, const StartLayout& start, std::shared_ptr<const PlannedStep>* placed = nullptr) const;
   PlanResult automatic(int64_t limit_bytes, const StartLayout& start);
 
   std::mutex mutex_;

@@ -130,6 +130,8 @@ MemoryStats memory_stats() {
   m.cap_bytes = s.cap_bytes == kNoCap ? 0 : int64_t(s.cap_bytes);
   m.allocations = int64_t(s.allocations);
   m.device_calls = int64_t(s.device_calls);
+  m.planned_hits = int64_t(s.planned_hits);
+  m.planned_misses = int64_t(s.planned_misses);
   return m;
 }
 

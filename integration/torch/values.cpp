@@ -306,6 +306,7 @@ void Pass::follow(size_t index) {
   if (index >= wanted.size() || wanted[index] != (options_.lent ? op.structure : op.match)) {
     broken_at_ = static_cast<int32_t>(index);
     counters.broken_plans++;
+    placing.leave();
     return;
   }
   Garbage garbage;

@@ -39,7 +39,7 @@ class Intervals {
   std::size_t total_ = 0;
 };
 
-// What the next operations will ask for, with mistakes: pieces left out, of another size, said to die too early or to be there always.
+// What the next operations will ask for, with mistakes: pieces left out, of another size, said to die too early or to lie elsewhere.
 class Foresight {
  public:
   Foresight(const Program& program, std::size_t first, std::array<bool, kSlots> taken, const AllocatorOptions& options)
@@ -79,10 +79,12 @@ class Foresight {
       const auto dice = random_() % 32;
       if (dice == 0) one.bytes += options_.rounding_bytes;
       if (dice == 1) one.dies_before = static_cast<std::uint32_t>(n + 1);
-      if (dice == 2) one.always = true;
+      if (dice == 2) one.elsewhere = true;
     }
   }
-  bool meet(std::size_t a, std::size_t b) const { return pieces_[a].always || pieces_[b].always || (pieces_[a].dies_before > b && pieces_[b].dies_before > a); }
+  bool meet(std::size_t a, std::size_t b) const {
+    return !pieces_[a].elsewhere && !pieces_[b].elsewhere && pieces_[a].dies_before > b && pieces_[b].dies_before > a;
+  }
   std::size_t lowest_gap(std::size_t n) const {
     std::size_t offset = 0;
     for (bool moved = true; moved;) {

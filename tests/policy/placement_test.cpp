@@ -104,6 +104,15 @@ TEST(Placement, SearchFillsRectanglesThatGreedyPassesDoNot) {
   EXPECT_GT(gaps, 0);
 }
 
+// Three layers' activations of few sizes: only where equal sizes go in order of their births do they reach the peak.
+TEST(Placement, EqualSizesInOrderOfTheirBirthsReachThePeak) {
+  const std::vector<Lifetime> lifetimes = {{128, 0, 8},   {192, 1, 59}, {128, 2, 4},  {64, 3, 57},   {64, 10, 48},  {128, 11, 22},
+                                           {192, 12, 24}, {64, 13, 47}, {64, 20, 38}, {128, 21, 22}, {192, 22, 38}, {64, 23, 35}};
+  const Placement placement = place(lifetimes, {.alignment = 64, .looks = 0});
+  EXPECT_EQ(placement.total_bytes, peak_bytes(lifetimes));
+  EXPECT_EQ(check_placement(lifetimes, placement, 64), "");
+}
+
 TEST(Placement, SearchSaysNothingWhereNothingFits) {
   EXPECT_FALSE(CapacitySearch({{64, 0, 2}, {64, 1, 3}}, 127).run(1'000'000));
   EXPECT_TRUE(CapacitySearch({{64, 0, 2}, {64, 1, 3}}, 128).run(1'000'000));
@@ -136,7 +145,7 @@ TEST(StepPlacement, AnAddressThatComesBackWasFreed) {
   EXPECT_EQ(log.placed(0)->pieces()[0].dies_before, 1u);
 }
 
-TEST(StepPlacement, ASurvivorTakesThePlaceOfTheOneBefore) {
+TEST(StepPlacement, ASurvivorThatReplacesTheOneBeforeLiesElsewhere) {
   AllocationLog log(HeapShape{});
   log.allocate(address(1), 5000);
   log.free(address(9), 7000);  // was there before the step
@@ -144,8 +153,8 @@ TEST(StepPlacement, ASurvivorTakesThePlaceOfTheOneBefore) {
   log.allocate(address(2), 7000);
   log.allocate(address(3), 7000);
   const auto step = log.placed(0);
-  EXPECT_TRUE(step->pieces()[1].always);
-  EXPECT_FALSE(step->pieces()[2].always);
+  EXPECT_TRUE(step->pieces()[1].elsewhere);
+  EXPECT_FALSE(step->pieces()[2].elsewhere);
 }
 
 // Steps of random lives through the real core: from the second on each is served as placed, and reserves what the placement said.
