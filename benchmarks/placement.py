@@ -82,7 +82,7 @@ def own_steps(arguments):
         for share in arguments.shares:
             for freed in (False, True):
                 out = subprocess.run([sys.executable, __file__, "--one", name, str(share), str(int(freed)), "--steps", str(arguments.steps)], capture_output=True, text=True,
-                                     env={**os.environ, "REPRISE": "1", "REPRISE_LOG": "0", "OMP_NUM_THREADS": "1", **({"REPRISE_PLACEMENT": "0"} if arguments.best_fit else {})}, cwd=ROOT / "benchmarks")
+                                     env={**os.environ, "REPRISE": "1", "REPRISE_LOG": "0", "OMP_NUM_THREADS": "1", "REPRISE_PLACEMENT": "0" if arguments.best_fit else "1"}, cwd=ROOT / "benchmarks")
                 if out.returncode != 0:
                     sys.exit(f"{name}: {out.stderr[-2000:]}")
                 row = json.loads(out.stdout.splitlines()[-1])
