@@ -10,14 +10,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "allocator/caching_allocator.hpp"
+#include "benchmarks/lifetimes.hpp"
 #include "integration/cpp/reprise.hpp"
 #include "integration/torch/cuda_memory.hpp"
 #include "policy/placement.hpp"
@@ -32,30 +31,13 @@ constexpr auto kAll = static_cast<std::size_t>(c10::CachingAllocator::StatType::
 const std::vector<double> kShares = {1.0, 1.005, 1.01, 1.02, 1.03, 1.05, 1.08, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0};
 
 std::vector<Lifetime> read(const std::filesystem::path& name) {
-  std::ifstream file(name);
-  std::string line;
-  if (!std::getline(file, line) || line.rfind("id,lower,upper,size", 0) != 0) throw std::invalid_argument(name.string() + ": no file of lifetimes");
-  std::vector<Lifetime> out;
-  while (std::getline(file, line)) {
-    Lifetime one;
-    if (std::sscanf(line.c_str(), "%*d,%ld,%ld,%ld", &one.birth, &one.death, &one.bytes) != 3) throw std::invalid_argument(name.string() + ": " + line);
-    out.push_back(one);
-  }
+  std::vector<Lifetime> out = reprise::read_lifetimes(name);
   const bool scaled = reprise::peak_bytes(out) < kLowestPeak;
   for (Lifetime& one : out) one.bytes = (one.bytes * (scaled ? 1024 : 1) + kRounding - 1) / kRounding * kRounding;
   return out;
 }
 
-using Events = std::vector<std::tuple<std::int64_t, bool, std::size_t>>;  // when, birth, which; frees first
-Events events_of(const std::vector<Lifetime>& lifetimes) {
-  Events events;
-  for (std::size_t i = 0; i < lifetimes.size(); i++) {
-    events.emplace_back(lifetimes[i].birth, true, i);
-    events.emplace_back(lifetimes[i].death, false, i);
-  }
-  std::sort(events.begin(), events.end());
-  return events;
-}
+using Events = reprise::LifetimeEvents;
 
 std::uint64_t device_calls() {
   static const auto calls = reinterpret_cast<std::uint64_t (*)(const char*)>(dlsym(RTLD_DEFAULT, "simcuda_calls"));

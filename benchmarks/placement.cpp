@@ -5,16 +5,15 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <stdexcept>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "allocator/caching_allocator.hpp"
 #include "allocator/simulated/simulated_device.hpp"
+#include "benchmarks/lifetimes.hpp"
 
 namespace reprise {
 namespace {
@@ -23,31 +22,12 @@ constexpr int64_t kAlignment = 64;
 constexpr int64_t kSolverCapacity = 1'048'576;  // of the files whose names begin with minimalloc
 constexpr int64_t kLooks = 60'000'000'000;      // a minute or so, where a search goes on to its end
 
-std::vector<Lifetime> read(const std::filesystem::path& name) {
-  std::ifstream file(name);
-  std::string line;
-  if (!std::getline(file, line) || line.rfind("id,lower,upper,size", 0) != 0) throw std::invalid_argument(name.string() + ": no file of lifetimes");
-  std::vector<Lifetime> out;
-  while (std::getline(file, line)) {
-    Lifetime one;
-    if (std::sscanf(line.c_str(), "%*d,%ld,%ld,%ld", &one.birth, &one.death, &one.bytes) != 3) throw std::invalid_argument(name.string() + ": " + line);
-    out.push_back(one);
-  }
-  return out;
-}
-
 // The lifetimes as allocations and frees of the caching core, in order, frees first. False: it ran out of memory.
 bool completes(const std::vector<Lifetime>& lifetimes, std::size_t cap, std::size_t& reserved) {
-  std::vector<std::tuple<int64_t, bool, size_t>> events;
-  for (size_t i = 0; i < lifetimes.size(); i++) {
-    events.emplace_back(lifetimes[i].birth, true, i);
-    events.emplace_back(lifetimes[i].death, false, i);
-  }
-  std::sort(events.begin(), events.end());
   SimulatedDevice device(8 * static_cast<std::size_t>(peak_bytes(lifetimes)) + (std::size_t{64} << 20), 4096);
   CachingAllocator core(device, {.cap_bytes = cap});
   std::vector<void*> pointers(lifetimes.size());
-  for (const auto& [time, birth, i] : events) {
+  for (const auto& [time, birth, i] : events_of(lifetimes)) {
     if (!birth) {
       core.deallocate(pointers[i]);
     } else if (pointers[i] = core.allocate(static_cast<std::size_t>(lifetimes[i].bytes)); pointers[i] == nullptr) {
@@ -107,7 +87,7 @@ void run_variable() {
 }
 
 void run(const std::filesystem::path& name) {
-  const std::vector<Lifetime> lifetimes = read(name);
+  const std::vector<Lifetime> lifetimes = read_lifetimes(name);
   const bool solver = name.filename().string().rfind("minimalloc", 0) == 0;
   const Placement placement = place(lifetimes, {.alignment = kAlignment, .enough_bytes = solver ? kSolverCapacity : 0, .looks = solver ? kLooks : 400'000'000});
   if (const std::string wrong = check_placement(lifetimes, placement, kAlignment); !wrong.empty()) throw std::runtime_error(name.string() + ": " + wrong);

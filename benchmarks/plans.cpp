@@ -73,11 +73,13 @@ int run(int count, char** arguments) {
     options.search.effort = std::stod(arguments[2]);
     count -= 2, arguments += 2;
   }
-  if (count < 3) {
-    std::fprintf(stderr, "usage: reprise_plans [--no-packing] [--effort TIMES] FOLDER SHARE...\n");
+  if (count < 2) {
+    std::fprintf(stderr,
+                 "usage: reprise_plans [--no-packing] [--effort TIMES] FOLDER SHARE...\n       without a SHARE: only whether this build reads the folder\n");
     return 2;
   }
   const Profile profile = recorded(arguments[1], packing);
+  if (count == 2) return 0;
   const int64_t plain = scheme_plan(profile, "none").predicted_live_bytes;
   double forward = 0;
   for (const ProfileOp& o : profile.ops()) forward += o.forward_seconds;

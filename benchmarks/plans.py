@@ -99,7 +99,7 @@ def record(name, freed, folder):
 def is_readable(folder):
     """Recorded, and not by an earlier build whose Profile this one refuses."""
     try:
-        return (folder / "seconds.json").exists() and bool(plans(folder, [1.0]))
+        return (folder / "seconds.json").exists() and plans(folder, []) == []
     except RuntimeError as error:
         if "this build reads" not in str(error):
             raise
@@ -117,7 +117,7 @@ def recorded(name, freed, again):
 
 
 def plans(folder, budgets, packing=True, effort=1.0):
-    """Rows that reprise_plans prints, one a budget; the last is the smallest limit."""
+    """Rows that reprise_plans prints, one a budget; the last is the smallest limit. Without budgets none: the folder is only read. RuntimeError: what it said instead."""
     tool = pathlib.Path(os.environ.get("REPRISE_BUILD", ROOT / "build")) / "policy" / "reprise_plans"
     run = subprocess.run([tool, *([] if packing else ["--no-packing"]), "--effort", str(effort), folder, *(str(b) for b in budgets)], capture_output=True, text=True)
     if run.returncode:
@@ -165,8 +165,7 @@ def main():
     for name in args.models:
         folder = recorded(name, args.freed, args.again)
         seconds = json.loads((folder / "seconds.json").read_text(encoding="utf-8"))["step_seconds"]
-        rows = plans(folder, args.budgets, not args.no_packing, args.effort)
-        out[name] = {"step_seconds": seconds, "rows": rows}
+        out[name] = {"step_seconds": seconds, "rows": plans(folder, args.budgets, not args.no_packing, args.effort)}
         show(name, out[name]["rows"], seconds)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(out, indent=1), encoding="utf-8")

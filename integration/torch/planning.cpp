@@ -53,7 +53,7 @@ Plan StepPlanner::tried(Plan plan, int64_t limit_bytes, const StartLayout& start
   plan.limit_bytes = limit_bytes;
   auto step = placed_step(plan, *profile_, heap_, kLooks);
   Simulated simulated = simulate(plan, *profile_, start, heap_, step);
-  if (!step || simulated.peak_reserved_bytes > limit_bytes) {  // best fit may do with less where holes are what is left
+  if (step && simulated.peak_reserved_bytes > limit_bytes) {  // best fit may do with less where holes are what is left
     const Simulated unplaced = simulate(plan, *profile_, start, heap_);
     if (unplaced.peak_reserved_bytes < simulated.peak_reserved_bytes) simulated = unplaced, step = nullptr;
   }

@@ -448,7 +448,7 @@ def gradients_of(model, x):
 
 
 def test_r10_rests_where_everything_fits_and_wakes_at_the_cap(stack):
-    """Nothing is recorded, no tensor but one hooked, once steps fit; a step four times as large then makes it plan, and the cap holds all the way."""
+    """Nothing is recorded, no tensor hooked, once steps fit; a step four times as large then makes it plan, and the cap holds all the way."""
     small, large = batch(), torch.randn(4096, 256)
     plain = {len(x): gradients_of(stack, x) for x in (small, large)}
     budget = live() + 48 * MIB      # 16 MiB of activations fit, 64 MiB do not

@@ -153,7 +153,8 @@ def report():
 
 
 def memory_stats():
-    """Bytes of the allocator: live, allocated (rounded), reserved, their peaks since reset_peaks(), cap (0: none)."""
+    """Bytes of the allocator: live, allocated (rounded), reserved, their peaks since reset_peaks(), cap (0: none); requests served at planned places and
+    those of the same steps that were not (REPRISE_PLACEMENT=1)."""
     return _core.memory_stats()
 
 

@@ -51,7 +51,11 @@ void History::note(TraceEntry::Action action, c10::DeviceIndex device, std::size
   if (trackers != nullptr)
     for (const auto& tracker : *trackers) tracker(entry);
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (!enabled_ || skipped_.contains(action)) return;
+  if (enabled_) keep(std::move(entry));
+}
+
+void History::keep(TraceEntry entry) {
+  if (skipped_.contains(entry.action_)) return;
   entries_.push_back(std::move(entry));
   if (entries_.size() > most_entries_) entries_.pop_front();
 }
@@ -85,10 +89,8 @@ void History::pages_changed(c10::DeviceIndex device, const std::vector<PageChang
   if (!enabled_) return;
   for (const PageChange& change : changes) {
     const auto action = change.committed ? TraceEntry::SEGMENT_MAP : TraceEntry::SEGMENT_UNMAP;
-    if (skipped_.contains(action)) continue;
-    entries_.emplace_back(action, device, reinterpret_cast<std::size_t>(change.first), change.bytes, nullptr, c10::MempoolId_t{0, 0}, c10::getApproximateTime(),
-                          when_ >= RecordContext::ALLOC ? context : nullptr);
-    if (entries_.size() > most_entries_) entries_.pop_front();
+    keep(TraceEntry(action, device, reinterpret_cast<std::size_t>(change.first), change.bytes, nullptr, c10::MempoolId_t{0, 0}, c10::getApproximateTime(),
+                    when_ >= RecordContext::ALLOC ? context : nullptr));
   }
 }
 

@@ -45,6 +45,7 @@ class History {
 
  private:
   void note(TraceEntry::Action action, c10::DeviceIndex device, std::size_t address, std::size_t bytes, void* stream, Context context);
+  void keep(TraceEntry entry);  // under the mutex, while history is recorded
 
   using Trackers = std::vector<c10::CachingDeviceAllocator::AllocatorTraceTracker>;
 
