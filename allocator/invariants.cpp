@@ -90,8 +90,8 @@ std::string PieceHeap::check_cache() const {
   std::string wrong;
   cache_.visit([&](const Piece& piece, std::size_t bytes) {
     if (piece.stack != &cache_.stack_for(bytes)) wrong = "C1: a cached piece is in the stack of another size at offset " + std::to_string(piece.offset);
-    if (piece.bytes != bytes || piece.stream != 0 || piece.state != PieceState::kUsed || piece.requested != 0) {
-      wrong = "C1: a cached piece is live, of another size or of another stream at offset " + std::to_string(piece.offset);
+    if (piece.bytes != bytes || piece.stream != 0 || piece.state != PieceState::kUsed || piece.requested != 0 || piece.planned) {
+      wrong = "C1: a cached piece is live, planned, of another size or of another stream at offset " + std::to_string(piece.offset);
     }
   });
   return wrong;

@@ -55,6 +55,7 @@ bool PieceHeap::claim_here(const std::shared_ptr<const PlannedStep>& step, std::
   while (live != nullptr) {
     Piece* const piece = live;
     live = piece->bin_next;
+    never_keep(piece);  // while the region is parked others are cached: this one is not among the heap's pieces, so it must go back by give_planned()
     planned_.adopt(piece);
   }
   const bool filled = fill_holes(region_);

@@ -264,6 +264,26 @@ TEST(Planned, UnderTheCapAStrangerStays) {
   EXPECT_EQ(one.misses(), 0u);
 }
 
+// It was an ordinary piece before the step, whose size is cached again while the region is parked: it goes back to the region, not into the cache.
+TEST(Planned, AStrangerThatIsFreedWhileTheRegionIsParkedIsNotCached) {
+  Simulated one(116 * kKilo);  // the region and one piece beside it, no second place for the region
+  std::byte* const beside = one.take(12 * kKilo);
+  ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));
+  std::byte* const d = follow(one)[3];
+  one.allocator.end_planned();
+  std::byte* const stranger = one.take(12 * kKilo);  // where the region was
+  one.give(d);
+  const auto step = four_pieces();
+  ASSERT_TRUE(one.allocator.begin_planned(step));
+  EXPECT_TRUE(one.allocator.end_planned(step.get()));
+  one.give(beside);  // now its size is cached
+  one.give(stranger);
+  one.give(one.take(16 * kKilo));  // the cache is given back for it
+  ASSERT_TRUE(one.allocator.begin_planned(step));
+  follow(one);
+  EXPECT_EQ(one.misses(), 0u);
+}
+
 TEST(Planned, ARequestThatWouldFailGivesTheRegionUp) {
   Simulated one(128 * kKilo);
   ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));

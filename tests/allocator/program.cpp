@@ -130,8 +130,8 @@ class Run {
       case Kind::kTrim: allocator_.trim(); break;
       case Kind::kCap: wrong = cap(operation.bytes); break;
       case Kind::kUncap: allocator_.set_cap(kNoCap); break;
-      case Kind::kPlan: allocator_.begin_planned(Foresight(program, index, taken(), setting_.options).step()); break;
-      case Kind::kEndPlan: allocator_.end_planned(); break;
+      case Kind::kPlan: allocator_.begin_planned(step_ = Foresight(program, index, taken(), setting_.options).step()); break;
+      case Kind::kEndPlan: allocator_.end_planned(operation.bytes % 4 == 0 ? nullptr : step_.get()); break;
     }
     const Statistics now = allocator_.statistics();
     if (now.live_bytes != intervals_.total()) return "live_bytes is " + std::to_string(now.live_bytes) + ", reference " + std::to_string(intervals_.total());
@@ -200,6 +200,7 @@ class Run {
   std::unique_ptr<Device> device_;
   CachingAllocator allocator_;
   std::vector<Slot> slots_;
+  std::shared_ptr<const PlannedStep> step_;  // begun last
   Intervals intervals_;
   unsigned fill_ = 0;
 };
@@ -214,14 +215,30 @@ Program random_program(std::uint64_t seed, std::size_t operations) {
     const std::uint64_t dice = random() % 1000;
     if (dice < 940) {
       operation.kind = dice < 600 ? Kind::kAllocate : Kind::kFree;
-      operation.bytes = dice % 3 == 0 ? random() % 1200 : random() % (std::size_t{1} << (random() % 18));
+      // small ones, a few sizes that come again and again as in training, and all others
+      operation.bytes = dice % 3 == 0 ? random() % 1200 : dice % 3 == 1 ? (1 + random() % 12) * 3072 : random() % (std::size_t{1} << (random() % 18));
     } else if (dice < 990) {
       operation.kind = Kind::kTag;
       operation.bytes = random() % 100000;
     } else {
-      operation.kind = dice < 992 ? Kind::kTrim : dice < 995 ? Kind::kCap : dice < 997 ? Kind::kUncap : dice < 999 ? Kind::kPlan : Kind::kEndPlan;
+      operation.kind = dice < 991 ? Kind::kTrim : dice < 993 ? Kind::kCap : dice < 994 ? Kind::kUncap : dice < 997 ? Kind::kPlan : Kind::kEndPlan;
       operation.bytes = random() % (1 << 20);
     }
+  }
+  return program;
+}
+
+Program repeating_program(std::uint64_t seed, std::size_t operations) {
+  std::mt19937_64 random(seed);
+  const std::size_t step = 60 + random() % 200, few = 4 + random() % 30;
+  Program program = random_program(seed, operations);
+  for (std::size_t i = 0; i < operations; ++i) {
+    Operation& operation = program[i];
+    operation.slot %= few;
+    if (i >= step && random() % 50 != 0) operation = program[i - step];
+    if (i < step && operation.kind >= Kind::kTrim) operation.kind = Kind::kFree;
+    if (i == 0) operation = {.kind = Kind::kPlan, .slot = 0, .bytes = step * 2 / 3};
+    if (i == step * 3 / 4) operation = {.kind = Kind::kEndPlan, .slot = 0, .bytes = 1};
   }
   return program;
 }

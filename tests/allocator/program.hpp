@@ -14,8 +14,9 @@ enum class Kind { kAllocate, kFree, kTag, kTrim, kCap, kUncap, kPlan, kEndPlan }
 
 struct Operation {
   Kind kind = Kind::kAllocate;
-  std::size_t slot = 0;   // which of the program's pointers
-  std::size_t bytes = 0;  // kAllocate: size; kCap: room above reserved; kPlan: how many operations, and which mistakes about them
+  std::size_t slot = 0;  // which of the program's pointers
+  std::size_t bytes =
+      0;  // kAllocate: size; kCap: room above reserved; kPlan: how many operations, and which mistakes about them; kEndPlan: 1 in 4 is not parked
 };
 using Program = std::vector<Operation>;
 
@@ -27,6 +28,8 @@ struct Setting {
 };
 
 Program random_program(std::uint64_t seed, std::size_t operations);
+Program repeating_program(std::uint64_t seed,
+                          std::size_t operations);  // as training does: a planned step again and again, with a few live pieces and a change here and there
 std::string run(const Program& program, const Setting& setting, Statistics* last = nullptr);  // empty, or what went wrong
 Program minimised(Program program, const Setting& setting);
 std::string as_source(const Program& program);

@@ -7,9 +7,9 @@
 namespace reprise::testing {
 namespace {
 
-void expect_right(const Setting& setting) {
+void expect_right(const Setting& setting, Program (*make)(std::uint64_t, std::size_t) = random_program) {
   const std::uint64_t seed = std::random_device{}();
-  const Program program = random_program(seed, 20'000);
+  const Program program = make(seed, 20'000);
   Statistics last;
   const std::string wrong = run(program, setting, &last);
   EXPECT_EQ(wrong, "") << "seed " << seed << "\n" << as_source(minimised(program, setting));
@@ -20,6 +20,8 @@ void expect_right(const Setting& setting) {
 TEST(RandomProgram, HostWithThreadCaches) { expect_right({}); }
 TEST(RandomProgram, HostWithoutCaches) { expect_right({.options = {.caches = false}}); }
 TEST(RandomProgram, HostUnderACap) { expect_right({.options = {.cap_bytes = 4 << 20}}); }
+TEST(RandomProgram, HostThatRepeats) { expect_right({}, repeating_program); }
+TEST(RandomProgram, HostThatRepeatsUnderACap) { expect_right({.options = {.cap_bytes = 1 << 20}}, repeating_program); }
 TEST(RandomProgram, SimulatedGpu) { expect_right({.options = {.rounding_bytes = 512, .small_limit_bytes = 0, .caches = false}, .host = false}); }
 TEST(RandomProgram, SimulatedDeviceThatIsFull) { expect_right({.options = {}, .host = false, .capacity_bytes = 3 << 20}); }
 
