@@ -5,7 +5,7 @@ Files (id,lower,upper,size): the peak of live bytes is the bound; then what best
 completes, and what the placement reserves; ten steps of varying length without a plan. minimalloc-* have a capacity of 1,048,576 bytes that they have to be placed within.
 Steps: each model trains in a process of its own at shares of plain's activation bytes; the highest reserved / peak live of any step from the fourth on, with gradients that
 stay (kept) and that are freed after each step (freed); by how many bytes the peak of reserved bytes grew after the third step; requests at their planned places, and others
-(hits, misses; REPRISE_PLACEMENT=1, which is not the default; --best-fit: without); bytes that went to the temporary file. No figure here is a time."""
+(hits, misses; --best-fit: without, by REPRISE_PLACEMENT=0); bytes that went to the temporary file. No figure here is a time."""
 
 import argparse
 import glob

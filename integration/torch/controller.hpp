@@ -70,7 +70,7 @@ struct Known {
   bool learning = true;
   double plan_seconds = 0;
   std::string infeasible;             // why no Plan fits, or ""
-  int64_t smallest_limit_bytes = 0;   // set with infeasible
+  int64_t infeasible_limit_bytes = 0, smallest_limit_bytes = 0;  // set with infeasible: what was asked of the planner, and what it names
   int64_t smallest_budget_bytes = 0;  // the same as a budget
   bool did_not_fit = false;           // the learning Pass needed the temporary file
   std::string first_refused;          // then: what was asked for first, and how full the budget was

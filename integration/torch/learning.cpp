@@ -247,6 +247,7 @@ void Controller::make_plan(Known& known, int64_t start_live_bytes) const {
   known.plan_seconds = now_seconds() - began;
   known.planned_limit = limit_bytes;
   known.infeasible = result.infeasible;
+  known.infeasible_limit_bytes = limit_bytes;
   known.smallest_limit_bytes = result.smallest_limit_bytes;
   // A learning Pass that fitted is proof that the step does, whatever the planner found: then the same way again. A scheme asked for by name is followed.
   known.raise = known.did_not_fit && known.smallest_budget_bytes > 0;

@@ -215,6 +215,7 @@ std::string report_json() {
     if (known->profile) in.profile = *known->profile;
     if (known->following) in.plan = known->following->plan;
     in.infeasible = known->infeasible;
+    in.infeasible_limit_bytes = known->infeasible_limit_bytes;
     in.smallest_limit_bytes = known->smallest_limit_bytes;
     in.predicted_peak_bytes = known->predicted_peak_bytes;
     in.measured_peak_bytes = known->measured_peak_bytes;

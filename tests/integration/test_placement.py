@@ -283,7 +283,7 @@ sys.exit(0 if status == 0 and before["planned_hits"] > 0 and reprise._core.check
 
 
 def test_a_child_forked_in_the_middle_of_a_step_is_served_without_the_region():
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("REPRISE")} | {"REPRISE": "1", "REPRISE_LOG": "0", "REPRISE_PLACEMENT": "1", "OMP_NUM_THREADS": "1"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("REPRISE")} | {"REPRISE": "1", "REPRISE_LOG": "0", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", FORKING], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 

@@ -52,7 +52,7 @@ def lines():
         "Learning Pass": [tests(zoo, "-k", "test_auto and (0.6 or 0.4)", parallel=True)],
         "Prediction": [bench("prediction")],
         "Packing": [tests("tests/integration/test_packing.py"), bench("plans", "--models", "gpt_drop", "bert_drop")],
-        "Placement": [["env", "REPRISE_PLACEMENT=1", *tests("tests/integration/test_placement.py")]],
+        "Placement": [tests("tests/integration/test_placement.py")],
         "Resume": [tests("tests/integration/test_resume.py")],
         "Cost model": [tests("tests/integration/test_cost_model.py")],
         "Distributed": [tests("tests/distributed", "--all-policies")],

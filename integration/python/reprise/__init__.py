@@ -154,7 +154,7 @@ def report():
 
 def memory_stats():
     """Bytes of the allocator: live, allocated (rounded), reserved, their peaks since reset_peaks(), cap (0: none); requests served at planned places and
-    those of the same steps that were not (REPRISE_PLACEMENT=1)."""
+    those of the same steps that were not (REPRISE_PLACEMENT=0: no step is planned)."""
     return _core.memory_stats()
 
 

@@ -94,16 +94,20 @@ class Verdict:
     largest: dict | None = None
 
 
+def planned_throughout(found):
+    return found["infeasible"] is None and found["missing_bytes"] == 0
+
+
 def enough(settings, script, arguments, budget, learned):
-    """The first budget, from what the planner named on, under which the whole script ran. What is named knows the Pass that did not fit: later ones may need more, as when an
+    """The first budget, from what the planner named on, under which the whole script ran with a plan for every step. What is named knows the Pass that did not fit: later ones may need more, as when an
     optimizer's state has appeared. None: not seen."""
     for _ in range(MOST_TRIES):
         if budget is None:
             return None
         tried = run_script(settings, script, arguments, budget=budget, learned=learned)
-        if tried["infeasible"] is None:
+        if planned_throughout(tried):
             return budget
-        named = tried["smallest_budget"]
+        named = tried["smallest_budget"] if tried["infeasible"] else budget + tried["missing_bytes"]
         budget = None if named is None else max(named, budget + PAGE)
     return None
 
@@ -115,7 +119,7 @@ def judge(settings, script, arguments, memory, gpu, name_enough=True):
     if verdict.fits_plainly or not plain["learned"]:
         return verdict
     planned = run_script(settings, script, arguments, budget=memory, learned=plain["learned"])
-    verdict.fits = planned["infeasible"] is None
+    verdict.fits = planned_throughout(planned)
     if name_enough and not verdict.fits:
         verdict.smallest_budget = enough(settings, script, arguments, planned["smallest_budget"], plain["learned"])
     if verdict.fits:
