@@ -187,6 +187,7 @@ std::size_t PieceHeap::trim_index(FreeIndex& index, std::size_t pages) noexcept 
 }
 
 std::size_t PieceHeap::trim(std::size_t bytes, StreamId stream) noexcept {
+  lobby_bytes_ = 0;
   Stream* const own = stream_of(stream);
   give_cached();
   if (own == nullptr || !wait_for_streams()) return 0;

@@ -12,7 +12,7 @@
 //
 // Planned: while a PlannedStep is followed, one piece of the heap, the region, is served from by plan (piece_heap_planned.cpp); nothing is cached meanwhile,
 // so that every request asks the plan. Afterwards it is parked: what is asked for between two steps lies outside, so that nothing is in the next one's way, as long as
-// that commits no more than a kLobby-th of it. Beyond that, or where a request would fail, the region is ordinary pieces again, live and free ones.
+// that commits no more than a kLobby-th of it (two pages, where that is less), all steps together. Beyond that, or where a request would fail, the region is ordinary pieces again, live and free ones.
 //
 // Threads: under the allocator's lock. Cost: take_cached and keep touch the piece and one line; a warm take and give the piece, its neighbours
 // and two bins; no device call.
@@ -168,7 +168,7 @@ class PieceHeap {
   Piece* region_ = nullptr;
   std::size_t region_base_ = kNoCap;  // where the last region was: what repeats comes back there
   bool parked_ = false;
-  std::size_t lobby_bytes_ = 0;         // committed outside since it was parked
+  std::size_t lobby_bytes_ = 0;         // committed outside while it was parked, since it moved or memory was given back
   unsigned steps_here_ = 0;             // served there since it moved
   std::unique_ptr<Stream> own_stream_;  // stream 0, found without a lookup
   std::unordered_map<StreamId, std::unique_ptr<Stream>> other_streams_;

@@ -1,4 +1,5 @@
 // PieceHeap: the region of a planned step. Claimed, it is one piece of the heap; given back, it is as many as there are.
+#include <algorithm>
 #include <bit>
 
 #include "allocator/piece_heap.hpp"
@@ -58,6 +59,8 @@ bool PieceHeap::claim_here(const std::shared_ptr<const PlannedStep>& step, std::
     never_keep(piece);  // while the region is parked others are cached: this one is not among the heap's pieces, so it must go back by give_planned()
     planned_.adopt(piece);
   }
+  if (region_->holes != 0)
+    trim(region_->holes * arena_.page_bytes());  // what is free elsewhere (an optimizer's, whose step found no region) is not needed beside it
   const bool filled = fill_holes(region_);
   recount_free(region_->before);  // may share the first page
   if (!filled) end_planned();
@@ -132,6 +135,7 @@ bool PieceHeap::claim_taken(Piece* piece) noexcept {
   table_.set(piece->offset, nullptr);
   region_ = mark_as_region(piece);
   region_base_ = piece->offset;
+  lobby_bytes_ = 0;
   planned_.begin(region_base_);
   return true;
 }
@@ -167,15 +171,15 @@ bool PieceHeap::park() noexcept {
   if (!planning()) return false;
   while (Piece* const piece = planned_.any_held()) give_to_index(piece);
   parked_ = true;
-  lobby_bytes_ = 0;
   return true;
 }
 
 // While it is parked: a request that would commit memory. True: it may look once more, for the region's bytes are everybody's now.
 bool PieceHeap::opens_the_region_for(std::size_t bytes) noexcept {
   if (!parked_) return false;
-  lobby_bytes_ += bytes;
-  return lobby_bytes_ > region_->bytes / kLobby && end_planned();
+  const std::size_t page = arena_.page_bytes();
+  lobby_bytes_ += (bytes + page - 1) / page * page;
+  return lobby_bytes_ > std::max(region_->bytes / kLobby, 2 * page) && end_planned();
 }
 
 bool PieceHeap::end_planned() noexcept {

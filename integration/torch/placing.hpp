@@ -3,7 +3,7 @@
 // The places come from the simulation of the Plan; where the Pass asked for something else (a miss), from what it really asked for, logged here. A step that
 // was served as a whole is logged again only after one that was not.
 // One Pass at a time: two that overlap would derail each other's sequence, so where one begins while another is served, neither is; their steps are given up
-// after a few such Passes. On the CPU only; not under REPRISE_PLACEMENT=0.
+// after a few such Passes. On CUDA what is asked for on the device's default stream; other streams are served by best fit. Not under REPRISE_PLACEMENT=0.
 // Threads: note() by the thread that the Pass's allocations are told on; the rest by the thread that chooses or finishes it.
 // Failure: none; what has no place is served by best fit, and counted (Statistics::planned_misses).
 #pragma once

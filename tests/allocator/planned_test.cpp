@@ -238,6 +238,27 @@ TEST(Planned, WhatIsLargeBetweenStepsGetsTheRegionsBytes) {
   EXPECT_EQ(one.allocator.statistics().reserved_bytes, 0u);
 }
 
+TEST(Planned, WhatIsFreeElsewhereIsGivenBackBeforeTheRegionIsCommittedAgain) {
+  Simulated one;
+  const auto step = planned({{.bytes = kMega, .dies_before = 1}});
+  std::byte* const first = one.take(512 * kKilo);
+  std::byte* const parameter = one.take(100 * kKilo);
+  ASSERT_TRUE(one.allocator.begin_planned(step));
+  one.give(one.take(kMega));
+  one.give(first);
+  one.allocator.trim();
+  one.give(one.take(512 * kKilo));  // an optimizer's, at addresses that are not the region's
+  one.allocator.reset_peaks();
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(one.allocator.begin_planned(step));
+    one.give(one.take(kMega));
+    EXPECT_TRUE(one.allocator.end_planned(step.get()));
+    one.give(one.take(512 * kKilo));  // now it finds the region's
+  }
+  EXPECT_EQ(one.allocator.statistics().peak_reserved_bytes, kMega + 100 * kKilo);
+  one.give(parameter);
+}
+
 TEST(Planned, TheRegionMovesAwayFromAStranger) {
   Simulated one;
   ASSERT_TRUE(one.allocator.begin_planned(four_pieces()));

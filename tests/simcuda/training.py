@@ -78,7 +78,7 @@ class Run:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        draw, self.losses, self.over = torch.Generator().manual_seed(1), [], 0
+        draw, self.losses, self.over, self.steps = torch.Generator().manual_seed(1), [], 0, []
         torch.cuda.reset_peak_memory_stats()
         if budget is not None or options:
             reprise.auto_checkpoint(model, budget, **options)
@@ -95,6 +95,7 @@ class Run:
                 self.losses.append(loss.item())
                 self.over += budget is not None and torch.cuda.max_memory_reserved() > budget
                 self.activations = torch.cuda.max_memory_allocated() - self.start
+                self.steps.append(reprise.memory_stats() | {"held_bytes": torch.cuda.max_memory_reserved(), "used_bytes": torch.cuda.max_memory_allocated()})
             if reported:
                 self.report, self.operators = reprise.report(), reprise.profile().data["body"]["ops"]
         finally:
@@ -125,6 +126,23 @@ def a_gpt_in_half_of_its_activations(device):
     """With dropout: masks are drawn again from the CUDA generator's recorded seed and offset."""
     half_of_the_activations(small_gpt)
     assert device.launches() == 0, "a kernel that does nothing was launched"
+
+
+@engine
+def a_step_that_repeats_lies_at_its_planned_places(device):
+    """Where everything fits, and under a Plan: every allocation of the last steps that the Plan knows is served at its place, no device call is made, and beside what is
+    live there are the pages that pieces begin and end in, and two for what is made between the steps."""
+    steps = 9
+    plain = Run(small_gpt, steps=steps)
+    for share in (1.5, 0.6):
+        gc.collect()
+        torch.cuda.empty_cache()
+        budgeted = Run(small_gpt, int(plain.start + share * plain.activations) + 8 * MIB, steps=steps)
+        assert budgeted.equals(plain) and budgeted.over == 0, share
+        before, last = budgeted.steps[-4], budgeted.steps[-1]
+        assert last["planned_hits"] - before["planned_hits"] > 3 * 300 and last["planned_misses"] == before["planned_misses"], (share, before, last)
+        assert last["device_calls"] == before["device_calls"], (share, before, last)
+        assert last["held_bytes"] <= last["used_bytes"] + 3 * 2 * MIB, (share, last)
 
 
 @engine
