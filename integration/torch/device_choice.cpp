@@ -86,6 +86,14 @@ void move_to(c10::Device device) {
   watch_budgeted_core();
 }
 
+DeviceMove::DeviceMove(c10::Device to) : from_(budgeted_device()), budget_bytes_(Controller::get().config().budget_bytes) { move_to(to); }
+
+DeviceMove::~DeviceMove() {
+  if (kept_ || from_ == budgeted_device()) return;
+  move_to(from_);  // it was served by us before
+  set_budget(budget_bytes_ > 0 ? std::size_t(budget_bytes_) : kNoCap);
+}
+
 // The CUDA device that the parameters are on, or the CPU.
 c10::Device device_of(const NamedStorages& parameters) {
   c10::Device found = c10::kCPU;

@@ -17,6 +17,20 @@ namespace reprise {
 c10::Device device_of(const NamedStorages& parameters);  // throws std::invalid_argument where they are on several
 int64_t budget_bytes(const std::string& budget);         // of the budgeted device, at most its capacity; 0 for ""
 void move_to(c10::Device device);                        // as choose_budgeted_device(), and the watch goes along
+// move_to(), taken back with the budget that was there unless keep() is called: what is refused on the way changes nothing.
+class DeviceMove {
+ public:
+  explicit DeviceMove(c10::Device to);
+  ~DeviceMove();
+  DeviceMove(const DeviceMove&) = delete;
+  DeviceMove& operator=(const DeviceMove&) = delete;
+  void keep() noexcept { kept_ = true; }
+
+ private:
+  c10::Device from_;
+  int64_t budget_bytes_;
+  bool kept_ = false;
+};
 void watch_budgeted_core();
 void on_overflow(void* pointer, long long change);
 

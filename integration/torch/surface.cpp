@@ -84,8 +84,7 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   const Scheme scheme = Scheme::parse(options.policy);
   if (!budget.empty()) Budget::parse(budget);  // a malformed one changes nothing
   if (!device.is_cpu()) install();
-  move_to(device);
-  settle_device();
+  DeviceMove move(device);
   const int64_t bytes = budget_bytes(budget);
   const int64_t live = engine::installed() ? int64_t(budgeted_core().statistics().live_bytes) : 0;
   if (bytes > 0 && bytes < live)
@@ -104,6 +103,8 @@ void auto_checkpoint(const NamedStorages& parameters, const std::string& budget,
   if (!set_budget(bytes > 0 ? std::size_t(bytes) : kNoCap))
     throw std::invalid_argument("argument budget: " + exact_bytes(bytes) + " cannot be made the cap: " +
                                 exact_bytes(int64_t(budgeted_core().statistics().reserved_bytes)) + " are reserved by live tensors");
+  move.keep();
+  settle_device();
   if (parameters.empty() && !Controller::get().enabled()) std::fprintf(stderr, "reprise: the model has no parameters; Regions are named by operator only\n");
   if (parameters.empty()) leave_device_open(budget);
   Controller::get().enable(std::move(config), named);

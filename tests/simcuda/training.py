@@ -145,6 +145,36 @@ def a_step_that_repeats_lies_at_its_planned_places(device):
         assert last["held_bytes"] <= last["used_bytes"] + 3 * 2 * MIB, (share, last)
 
 
+def refused(error, words, function, argument):
+    try:
+        function(argument)
+    except error as said:
+        assert words in str(said), said
+    else:
+        raise AssertionError(f"{function}({argument}) was not refused")
+
+
+@engine
+def a_refused_budget_leaves_the_other_device_alone(device):
+    """The model is on the GPU, the budget was the CPU's: while it is refused there, nothing moves; once it is accepted, the CPU's is lifted."""
+    import reprise
+
+    on_cpu, on_gpu = torch.nn.Linear(64, 64), torch.nn.Linear(1024, 1024).cuda()
+    reprise.auto_checkpoint(on_cpu, reprise.memory_stats()["reserved_bytes"] + 64 * MIB)
+    before = reprise.memory_stats()
+    try:
+        for budget in (1000, "1MiB"):
+            refused(ValueError, "argument budget: ", lambda amount: reprise.auto_checkpoint(on_gpu, amount), budget)
+            now = reprise.memory_stats()
+            assert now["cap_bytes"] == before["cap_bytes"] > 0 and now["live_bytes"] < 5 * MIB + before["live_bytes"], (before, now)
+            refused(RuntimeError, "reprise: out of memory", torch.ByteTensor, 128 * MIB)
+        reprise.auto_checkpoint(on_gpu, "1GiB")
+        assert reprise.memory_stats()["cap_bytes"] > 900 * MIB
+        torch.empty(128 * MIB, dtype=torch.uint8)
+    finally:
+        reprise.undo()
+
+
 @engine
 def a_llama_in_half_of_its_activations(device):
     half_of_the_activations(small_llama)
