@@ -168,6 +168,21 @@ TEST(Planned, WhatLiesElsewhereGetsTheBytesOfTheOneBefore) {
   EXPECT_LE(one.allocator.statistics().peak_reserved_bytes, (64 + 48 + 20) * kKilo);
 }
 
+TEST(Planned, NoMoreIsHeldThanIsAwaited) {
+  Simulated one;
+  std::byte *const first = one.take(32 * kKilo), *const second = one.take(32 * kKilo), *const third = one.take(32 * kKilo);
+  const PlannedPiece elsewhere = {.bytes = 32 * kKilo, .elsewhere = true};
+  ASSERT_TRUE(one.allocator.begin_planned(planned({{.bytes = 64 * kKilo, .dies_before = 3}, elsewhere, elsewhere})));
+  std::byte* const a = one.take(64 * kKilo);
+  for (std::byte* piece : {first, second, third}) one.give(piece);
+  EXPECT_EQ(one.take(20 * kKilo), third);  // the other two are held
+  std::byte *const b = one.take(32 * kKilo), *const c = one.take(32 * kKilo);
+  EXPECT_TRUE((b == first && c == second) || (b == second && c == first));
+  one.give(b);
+  EXPECT_EQ(one.take(28 * kKilo), b);  // nobody awaits its size any more
+  one.give(a);
+}
+
 TEST(Planned, WhatIsHeldForLaterIsThereForOthersBeforeMemoryIsOut) {
   const auto step = planned({{.bytes = 64 * kKilo, .offset = 0, .dies_before = 2}, {.bytes = 32 * kKilo, .elsewhere = true}});
   Simulated one(100 * kKilo);
