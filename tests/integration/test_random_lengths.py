@@ -31,7 +31,8 @@ def test_random_lengths_under_one_cap(tmp_path, request, record_property):
     over = [i for i, row in enumerate(capped["rows"]) if row["peak_reserved"] > budget]
     figures = {"steps": steps, "lengths": len({row["length"] for row in capped["rows"]}), "budget_bytes": budget, "plain_peak_bytes": start + longest, "over": len(over), "wrong": len(wrong),
                "replayed": capped["counters"]["replayed"], "overflow_bytes": capped["counters"]["overflow_bytes"], "live_bytes_at_the_end": capped["live_bytes"],
-               "reserved_over_live_at_the_end": capped["reserved_bytes"] / capped["live_bytes"]}
+               "reserved_over_live_at_the_end": capped["reserved_bytes"] / capped["live_bytes"],  # between two steps: what is free for the next one is reserved
+               "peaks_of_the_last_hundred": [max(row[key] for row in capped["rows"][-100:]) for key in ("peak_reserved", "peak_live")]}
     print(json.dumps(figures))
     record_property("figures", json.dumps(figures))
     if request.config.getoption("--fuzz-json"):
