@@ -4,7 +4,7 @@ A Worker is a process with a model, a way to train it (a recipe) and its own all
 
 Models: those of models.py (a step is forward and backward) and `demo`, the GPT of `./dev demo` with its optimizer.
 Recipes: plain | checkpoint | checkpoint_attention | a reprise policy such as per_block, none, auto. With a limit (activation bytes), the policy's Plan for
-that limit is made after three steps in which everything is kept, and followed from then on. `budget` caps the whole process; `batch` and `length` are the demo's."""
+that limit is made after three steps in which everything is kept, and followed from then on. `budget` caps the whole process; `batch` and `length` are the demo's; `settings`: more of the environment."""
 
 import json
 import math
@@ -20,10 +20,10 @@ THREADS = 1
 class Worker:
     """One process; step() makes it take a step and returns {"cpu": seconds, "wall": seconds, "peak": activation bytes, …}."""
 
-    def __init__(self, model, recipe, limit=None, resident=True, allocator="reprise", budget="100%", batch=None, length=None):
+    def __init__(self, model, recipe, limit=None, resident=True, allocator="reprise", budget="100%", batch=None, length=None, settings=None):
         self.label = f"{model}/{recipe}"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("REPRISE")}
-        environment.update(REPRISE="1" if allocator == "reprise" else "0", OMP_NUM_THREADS=str(THREADS), TRANSFORMERS_VERBOSITY="error", REPRISE_LOG="0")
+        environment.update(REPRISE="1" if allocator == "reprise" else "0", OMP_NUM_THREADS=str(THREADS), TRANSFORMERS_VERBOSITY="error", REPRISE_LOG="0", **(settings or {}))
         request = json.dumps({"model": model, "recipe": recipe, "limit": limit, "resident": resident, "allocator": allocator, "budget": budget, "batch": batch, "length": length})
         self.process = subprocess.Popen([sys.executable, __file__, request], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 

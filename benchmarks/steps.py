@@ -1,6 +1,6 @@
 """Step time by alternating rounds: per_block against torch.utils.checkpoint, everything kept against plain, auto against the best peers on the GPT.
 
-usage: ./dev bench steps [--pairs N] [--fresh N] [--part per_block|recording|peers] [--json FILE]
+usage: ./dev bench steps [--pairs N] [--fresh N] [--part per_block|recording|placement|peers] [--json FILE]
 Each line: median ratio of CPU time [95 % interval]. The rounds are spread over `fresh` sets of new processes, since where a process's memory lies is luck
 that alternating cannot even out. Below it, what does not depend on luck: activation bytes, operators run again, and their own seconds."""
 
@@ -71,11 +71,24 @@ def against_peers(args, out):
                          "replayed": rows[2]["replayed"], "planned_seconds": rows[2]["planned_seconds"]}
 
 
+def against_best_fit(args, out):
+    """What serving a step at its planned places costs, or saves: the same Plan's step without them. No bar is asked for."""
+    for model, share in (("gpt", 1.2), ("gpt", 0.5), ("demo", 0.5)):
+        name = f"auto at planned places over auto by best fit, {model}, {share:.0%} of plain's activation bytes"
+        def capped(before, share=share, model=model, **settings):
+            return Worker(model, "auto", budget=int(1.02 * (before[0]["start"] + share * before[0]["peak"])) + MIB // 4, settings=settings)
+        table, rows, _ = measure([lambda _: Worker(model, "plain"), capped, lambda before: capped(before, REPRISE_PLACEMENT="0")], args.pairs, args.fresh)
+        found = [placed / fitted for _, placed, fitted in table]
+        print(line(name, found))
+        print(f"    reserved {rows[1]['reserved'] / MIB:.1f} / {rows[2]['reserved'] / MIB:.1f} MiB at {activations(rows[1:])}", flush=True)
+        out[name] = {"rounds": table, "interval": interval(found), "bound": 1.0, "bytes": [row["peak"] for row in rows], "reserved": [row["reserved"] for row in rows]}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=18, help="rounds per line")
     parser.add_argument("--fresh", type=int, default=3, help="sets of new processes they are spread over")
-    parser.add_argument("--part", choices=["all", "per_block", "recording", "peers"], default="all")
+    parser.add_argument("--part", choices=["all", "per_block", "recording", "placement", "peers"], default="all")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     if args.pairs < 6 or not 1 <= args.fresh <= args.pairs:
@@ -84,6 +97,8 @@ def main():
     for part, pairs in (("per_block", PER_BLOCK), ("recording", RECORDING)):
         if args.part in ("all", part):
             against(pairs, args, out)
+    if args.part in ("all", "placement"):
+        against_best_fit(args, out)
     if args.part in ("all", "peers"):
         against_peers(args, out)
     if args.json:
