@@ -82,8 +82,29 @@ def a_budget_is_at_most_the_block(device):
     import reprise
 
     reprise.auto_checkpoint(torch.nn.Linear(4, 4).cuda(), "100%")
-    assert reprise.memory_stats()["cap_bytes"] == BLOCK_MIB * MIB
+    cap = reprise.memory_stats()["cap_bytes"]
     reprise.undo()
+    assert cap == BLOCK_MIB * MIB
+
+
+@block
+def a_budget_is_a_cap_on_what_is_committed(device):
+    import reprise
+
+    reprise.auto_checkpoint(torch.nn.Linear(4, 4).cuda(), "100MiB")
+    try:
+        kept = new(60)
+        try:
+            new(60)
+        except torch.OutOfMemoryError as error:
+            assert "of its block of 3.50 GiB" in str(error) and "the limit on both is 100.00 MiB" in str(error), error
+        else:
+            raise AssertionError("no torch.OutOfMemoryError")
+        del kept
+        assert new(90).numel() == 90 * MIB and torch.cuda.memory_reserved() <= 100 * MIB
+    finally:
+        reprise.undo()
+    assert new(200).numel() == 200 * MIB
 
 
 @block

@@ -103,6 +103,24 @@ std::unique_ptr<CudaDevice> make_device(c10::DeviceIndex index, double fraction,
   return made;
 }
 
+bool wants_regions() {
+  const char* const text = std::getenv("REPRISE_NVTX");
+  const std::string_view wanted = text == nullptr ? "" : text;
+  if (!wanted.empty() && wanted != "0" && wanted != "1")
+    std::fprintf(stderr, "reprise: environment REPRISE_NVTX: \"%s\" is neither 0 (off) nor 1 (memory regions for compute-sanitizer); it is off\n", text);
+  return wanted == "1";
+}
+
+std::unique_ptr<NvtxRegions> make_regions(c10::DeviceIndex index, const CachingAllocator& core) {
+  static const bool wanted = wants_regions();
+  if (!wanted) return nullptr;
+  const std::string device = "device " + std::to_string(index);
+  std::string why;
+  auto made = NvtxRegions::make(core.arena_first(), core.arena_bytes(), "reprise, " + device, why);
+  if (made == nullptr) std::fprintf(stderr, "reprise: REPRISE_NVTX=1, but %s tells nobody of memory regions: %s\n", device.c_str(), why.c_str());
+  return made;
+}
+
 }  // namespace
 
 std::unique_ptr<DeviceMemory> DeviceMemory::make(c10::DeviceIndex index, double fraction, std::string& why) {
@@ -112,7 +130,10 @@ std::unique_ptr<DeviceMemory> DeviceMemory::make(c10::DeviceIndex index, double 
 
 // Nothing is cached by size: pages are large here, and what is freed and joined at once makes the same layout in every step: from the second on no page is asked for.
 DeviceMemory::DeviceMemory(c10::DeviceIndex index, std::unique_ptr<CudaDevice> device)
-    : index_(index), device_(std::move(device)), core_(*device_, {.rounding_bytes = kRounding, .caches = false, .arena_bytes = device_->block_bytes()}) {}
+    : index_(index),
+      device_(std::move(device)),
+      core_(*device_, {.rounding_bytes = kRounding, .caches = false, .arena_bytes = device_->block_bytes()}),
+      regions_(make_regions(index, core_)) {}
 
 void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) noexcept {
   void* pointer = nullptr;
@@ -121,6 +142,7 @@ void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) noexcept {
   } catch (const std::bad_alloc&) {  // for the number of a new stream
   }
   if (pointer == nullptr) return nullptr;
+  if (regions_ != nullptr) regions_->add(pointer, bytes);
   const Hold hold(counts_lock_);
   for_pools(allocations_, bytes, [](Stat& stat) { stat.increase(1); });
   for_pools(allocated_bytes_, bytes, [&](Stat& stat) { stat.increase(rounded(bytes)); });
@@ -136,6 +158,7 @@ void DeviceMemory::deallocate(void* pointer) noexcept {
     for_pools(allocated_bytes_, bytes, [&](Stat& stat) { stat.decrease(rounded(bytes)); });
     for_pools(requested_bytes_, bytes, [&](Stat& stat) { stat.decrease(bytes); });
   }
+  if (regions_ != nullptr) regions_->remove(pointer);
   core_.deallocate(pointer);
 }
 

@@ -1,8 +1,8 @@
 // One GPU's memory as we serve it: the caching core over a CudaDevice, what torch counts, and the limit on both allocators of that GPU.
 //
-// Which CudaDevice: virtual memory management (MappedDevice) where the GPU has it, else one block (MallocDevice). REPRISE_CUDA_DEVICE=vmm or malloc says it; under
-// vmm a GPU without it stays torch's. The block is what is free on the GPU when its first allocation comes, less a reserve for others, or less where a fraction
-// or REPRISE_BUDGET says so by then (device_memory.cpp).
+// Which CudaDevice: virtual memory management (MappedDevice) where the GPU has it, else one block (MallocDevice). REPRISE_CUDA_DEVICE=vmm or malloc says
+// which; under vmm a GPU without it stays torch's. The block is what is free on the GPU when the first allocation comes, less a reserve for others, or less
+// where a fraction or REPRISE_BUDGET says so by then (device_memory.cpp). REPRISE_NVTX=1: every allocation is a region that compute-sanitizer knows.
 //
 // U1: allocated, requested == sums over live allocations, rounded to 512 bytes and as asked for; exact at every moment, as are their peaks
 // U2: reserved by us + reserved by native <= limit()   (native is told what is left before it is asked for memory, we after it)
@@ -22,6 +22,7 @@
 #include "allocator/biased_lock.hpp"
 #include "allocator/caching_allocator.hpp"
 #include "allocator/cuda/cuda_device.hpp"
+#include "allocator/cuda/nvtx_regions.hpp"
 #include "integration/torch/cuda/history.hpp"
 
 namespace reprise::cuda {
@@ -71,6 +72,7 @@ class DeviceMemory {
   const c10::DeviceIndex index_;
   const std::unique_ptr<CudaDevice> device_;
   CachingAllocator core_;
+  const std::unique_ptr<NvtxRegions> regions_;  // nullptr, unless REPRISE_NVTX=1: then they are exactly what is live (X1)
 
   mutable BiasedLock counts_lock_;
   StatArray allocations_{}, allocated_bytes_{}, requested_bytes_{};
