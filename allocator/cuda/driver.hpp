@@ -20,7 +20,7 @@ namespace reprise::cuda {
       each(cuMemSetAccess)
 
 struct Driver {
-#define REPRISE_CUDA_MEMBER(name) decltype(&::name) name = nullptr;
+#define REPRISE_CUDA_MEMBER(name) decltype(&::name) name = nullptr;  // NOLINT(bugprone-macro-parentheses): a member's name stands in none
   REPRISE_CUDA_FUNCTIONS(REPRISE_CUDA_MEMBER)
   REPRISE_CUDA_MAPPING_FUNCTIONS(REPRISE_CUDA_MEMBER)
 #undef REPRISE_CUDA_MEMBER
