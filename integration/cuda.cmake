@@ -1,6 +1,6 @@
 # CUDA is built where torch is a CUDA build of a minor version we know and headers of its major version are found: in the wheel's own nvidia/ folder (so a
 # virtual environment is enough), in CUDA_HOME or /usr/local/cuda. Nothing of CUDA is linked: the driver is opened at run time, the runtime is torch's.
-# Sets REPRISE_CUDA (and REPRISE_CUDA_INCLUDE), or prints in one line why not.
+# Sets REPRISE_CUDA (and REPRISE_CUDA_INCLUDE), or prints in one line why not; and REPRISE_NVTX_INCLUDE where NVTX's header for memory regions is found too.
 set(REPRISE_CUDA OFF)
 set(REPRISE_TORCH_FOLDER ${torch_dir})
 file(STRINGS ${torch_dir}/include/torch/headeronly/version.h REPRISE_TORCH_MINOR REGEX "define TORCH_VERSION_MINOR ")
@@ -23,6 +23,11 @@ else()
   if(found_version STREQUAL cuda_major)
     set(REPRISE_CUDA ON)
     message(STATUS "CUDA: ${REPRISE_CUDA_INCLUDE}")
+    find_path(REPRISE_NVTX_INCLUDE nvtx3/nvToolsExtMem.h NO_DEFAULT_PATH
+              PATHS ${REPRISE_CUDA_INCLUDE} ${torch_dir}/../nvidia/nvtx/include $ENV{CUDA_HOME}/include /usr/local/cuda/include)
+    if(NOT REPRISE_NVTX_INCLUDE)
+      message(STATUS "CUDA: no nvtx3/nvToolsExtMem.h found: REPRISE_NVTX will tell compute-sanitizer nothing")
+    endif()
   else()
     message(STATUS "CUDA: off, no cuda.h of CUDA ${cuda_major} found (CUDA_HOME says where to look)")
   endif()

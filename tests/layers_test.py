@@ -15,7 +15,7 @@ CPP = {".cpp", ".hpp", ".h", ".cc", ".cu"}
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
 TORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
 PYTHON = re.compile(r"^(Python\.h|nanobind/|pybind11/)")
-CUDA = re.compile(r"^(cuda|cupti|nvrtc|cublas|cudnn|nccl)[\w/]*\.h|^cuda/")
+CUDA = re.compile(r"^(cuda|cupti|nvrtc|cublas|cudnn|nccl)[\w/]*\.h|^(cuda|nvtx3)/")
 CUDA_FOLDERS = (("allocator", "cuda"), ("profiler", "cupti"), ("tests", "simcuda"))
 FUNCTION_LINES, FILE_LINES, TEST_FILE_LINES = 60, 400, 600
 
@@ -65,7 +65,7 @@ def test_includes_point_left():
 @pytest.mark.parametrize("place, line", [("allocator/core.hpp", '#include "profiler/trace.hpp"'), ("profiler/flops.cpp", '#include "policy/plan.hpp"'),
                                          ("policy/planner.cpp", "#include <torch/torch.h>"), ("policy/plan.hpp", "# include <c10/core/Device.h>"),
                                          ("tests/policy/a_test.cpp", '#include "integration/torch/engine.hpp"'), ("profiler/x.cpp", "#include <Python.h>"),
-                                         ("integration/torch/engine.cpp", "#include <cuda_runtime.h>"), ("policy/a.cpp", '#include "../allocator/core.hpp"')])
+                                         ("integration/torch/engine.cpp", "#include <cuda_runtime.h>"), ("tests/allocator/a_test.cpp", "#include <nvtx3/nvToolsExt.h>"), ("policy/a.cpp", '#include "../allocator/core.hpp"')])
 def test_a_wrong_include_is_found(place, line):
     assert len(forbidden_includes(pathlib.Path(place), f"// text\n{line}\n")) == 1
 

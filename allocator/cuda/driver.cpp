@@ -24,10 +24,17 @@ struct Opened {
       why_missing = "there is no CUDA driver (libcuda.so.1)";
       return;
     }
-#define REPRISE_CUDA_LOOK_UP(name)                                                                         \
-  driver.name = reinterpret_cast<decltype(driver.name)>(dlsym(library, REPRISE_CUDA_EXPANDED_TEXT(name))); \
+#define REPRISE_CUDA_LOOK_UP(name) driver.name = reinterpret_cast<decltype(driver.name)>(dlsym(library, REPRISE_CUDA_EXPANDED_TEXT(name)));
+#define REPRISE_CUDA_LOOK_UP_NEEDED(name) \
+  REPRISE_CUDA_LOOK_UP(name)              \
   if (driver.name == nullptr) add_missing(REPRISE_CUDA_EXPANDED_TEXT(name));
-    REPRISE_CUDA_FUNCTIONS(REPRISE_CUDA_LOOK_UP)
+#define REPRISE_CUDA_LOOK_UP_MAPPING(name) \
+  REPRISE_CUDA_LOOK_UP(name)               \
+  driver.maps_memory = driver.maps_memory && driver.name != nullptr;
+    REPRISE_CUDA_FUNCTIONS(REPRISE_CUDA_LOOK_UP_NEEDED)
+    REPRISE_CUDA_MAPPING_FUNCTIONS(REPRISE_CUDA_LOOK_UP_MAPPING)
+#undef REPRISE_CUDA_LOOK_UP_MAPPING
+#undef REPRISE_CUDA_LOOK_UP_NEEDED
 #undef REPRISE_CUDA_LOOK_UP
     if (why_missing.empty() && driver.cuInit(0) != CUDA_SUCCESS) why_missing = "the CUDA driver does not start (cuInit)";
   }

@@ -26,16 +26,21 @@ const Kind kKinds[] = {
     {"SimulatedSmallPages", false, [] { return std::unique_ptr<Device>(std::make_unique<SimulatedDevice>(std::size_t{1} << 32, 4096)); }},
     {"SimulatedLargePages", false, [] { return std::unique_ptr<Device>(std::make_unique<SimulatedDevice>(std::size_t{1} << 32)); }},
 #ifdef REPRISE_CUDA
-    {"Cuda", false, [] { return std::unique_ptr<Device>(make_cuda_device()); }},  // on a real one nobody may read its memory
+    {"CudaMapped", false, [] { return std::unique_ptr<Device>(make_mapped_device()); }},  // on a real one nobody may read its memory
+    {"CudaMalloc", false, [] { return std::unique_ptr<Device>(make_malloc_device()); }},
 #endif
 };
 
 class EveryDevice : public ::testing::TestWithParam<Kind> {
  protected:
   void SetUp() override {
-    if (device_ == nullptr) GTEST_SKIP() << "skipped: there is no CUDA driver";
+#ifdef REPRISE_CUDA
+    if (std::string(GetParam().name).starts_with("Cuda") && cuda_is_missing()) GTEST_SKIP() << "skipped: there is no CUDA driver";
+#endif
+    device_ = GetParam().make();
+    ASSERT_NE(device_, nullptr);
   }
-  std::unique_ptr<Device> device_ = GetParam().make();
+  std::unique_ptr<Device> device_;
 };
 
 TEST_P(EveryDevice, PageSizeIsAPowerOfTwo) {

@@ -24,7 +24,7 @@ int attribute(CUdevice_attribute which) {
     case CU_DEVICE_ATTRIBUTE_WARP_SIZE: return 32;
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK: return 1024;
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: return 2048;
-    case CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED:
+    case CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED: return state().maps_memory ? 1 : 0;
     case CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED: return 1;
     default: return 0;
   }
@@ -87,6 +87,14 @@ SIMCUDA_API CUresult cuGetErrorString(CUresult error, const char** text) {
 SIMCUDA_API CUresult cuGetErrorName(CUresult error, const char** text) {
   *text = error == CUDA_SUCCESS ? "CUDA_SUCCESS" : error == CUDA_ERROR_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR_UNKNOWN";
   return CUDA_SUCCESS;
+}
+SIMCUDA_API CUresult cuMemAlloc(CUdeviceptr* pointer, std::size_t bytes) {
+  if (SIMCUDA_CALL) return CUDA_ERROR_OUT_OF_MEMORY;
+  return result(allocate(current_device(), bytes, reinterpret_cast<void**>(pointer)));
+}
+SIMCUDA_API CUresult cuMemFree(CUdeviceptr pointer) {
+  if (SIMCUDA_CALL) return CUDA_ERROR_UNKNOWN;
+  return result(deallocate(reinterpret_cast<void*>(pointer)));
 }
 SIMCUDA_API CUresult cuMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
   SIMCUDA_LOCK;

@@ -81,6 +81,7 @@ SIMCUDA_API CUresult cuMemGetAllocationGranularity(std::size_t* bytes, const CUm
 SIMCUDA_API CUresult cuMemAddressReserve(CUdeviceptr* pointer, std::size_t bytes, std::size_t alignment, CUdeviceptr hint, unsigned long long) {
   if (SIMCUDA_CALL) return CUDA_ERROR_OUT_OF_MEMORY;
   SIMCUDA_LOCK;
+  if (!state().maps_memory) return CUDA_ERROR_NOT_SUPPORTED;
   if (bytes == 0 || bytes % kPageBytes != 0) return CUDA_ERROR_INVALID_VALUE;
   alignment = std::max(alignment, kPageBytes);
   void* const mapped = mmap(address(hint), bytes + alignment, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -27,6 +27,7 @@ State* make_state() {
   made->log = setting("SIMCUDA_LOG", 0) != 0;
   made->late = setting("SIMCUDA_LATE", 0) != 0;
   made->hollow = setting("SIMCUDA_HOLLOW", 0) != 0;
+  made->maps_memory = setting("SIMCUDA_MAPS", 1) != 0;
   made->capability = static_cast<int>(setting("SIMCUDA_CAPABILITY", 80));
   if (const char* const name = std::getenv("SIMCUDA_NAME"); name != nullptr && *name != '\0') made->name = name;
   made->device_bytes_per_nanosecond = rate("SIMCUDA_GIGABYTES", made->device_bytes_per_nanosecond);                // a second

@@ -133,6 +133,7 @@ struct State {
   bool late = false;
   bool log = false;
   bool hollow = false;
+  bool maps_memory = true;  // SIMCUDA_MAPS=0: a device without virtual memory management
   int capability = 80;
   std::string name = "Simulated CUDA device";
   Watcher watcher = nullptr;

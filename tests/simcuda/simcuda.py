@@ -56,7 +56,7 @@ def let_threads_come_to_rest():
 
 def load(memory_mib=4096, devices=1, late=False, hollow=False, **shown):
     """Loads the simulator. late: work of side streams runs only when something waits for it. hollow: no host memory behind the device's, which may be as large
-    as addresses go; numbers are then worth nothing. shown: name, capability, shown_mib (the size that programs are told)."""
+    as addresses go; numbers are then worth nothing. shown: name, capability, shown_mib (the size that programs are told), maps=0 (no virtual memory management)."""
     if "torch" in sys.modules:
         raise RuntimeError("simcuda must be loaded before torch is imported")
     os.environ.update(SIMCUDA_MEMORY_MIB=str(memory_mib), SIMCUDA_DEVICES=str(devices), SIMCUDA_LATE="1" if late else "0", SIMCUDA_HOLLOW="1" if hollow else "0",

@@ -66,7 +66,7 @@ assert torch.cuda.memory_allocated() == 0
     assert run(script, REPRISE="0") == ("", "")
 
 
-def test_a_device_without_virtual_memory_stays_native():
+def test_a_device_that_does_not_answer_stays_native():
     printed, said = run(START + 'device.fail("cuMemGetAllocationGranularity")\n' + WHO_SERVES)
     assert printed == "native"
     assert said == "reprise: CUDA memory stays with torch's own allocator: device 0 does not answer"

@@ -49,8 +49,12 @@ DeviceMemory* CudaAllocator::memory_of(c10::DeviceIndex device) {
   if (DeviceMemory* const memory = slot.memory.load(std::memory_order_acquire)) return memory;
   std::call_once(slot.asked, [&] {
     std::string why;
-    slot.memory = DeviceMemory::make(device, why).release();  // lives as long as the process
-    if (DeviceMemory* const memory = slot.memory) memory->device().keep_changes(history_.enabled());
+    slot.memory = DeviceMemory::make(device, slot.fraction, why).release();  // lives as long as the process
+    if (DeviceMemory* const memory = slot.memory) {
+      memory->device().keep_changes(history_.enabled());
+      if (slot.fraction < 1) memory->native_reserves(static_cast<std::size_t>(reserved_by_native(device)));
+      memory->set_fraction(slot.fraction);  // which may be set meanwhile: whoever does looks for the memory afterwards
+    }
     int seen = served_devices_.load();
     while (seen <= device && !served_devices_.compare_exchange_weak(seen, device + 1)) {
     }
@@ -58,6 +62,8 @@ DeviceMemory* CudaAllocator::memory_of(c10::DeviceIndex device) {
   });
   return slot.memory.load(std::memory_order_acquire);
 }
+
+DeviceMemory* CudaAllocator::made_memory_of(c10::DeviceIndex device) const { return slots_.at(static_cast<std::size_t>(device)).memory.load(); }
 
 DeviceMemory* CudaAllocator::owner_of(const void* pointer) const {
   const int count = served_devices_.load(std::memory_order_acquire);
@@ -81,7 +87,7 @@ std::int64_t CudaAllocator::reserved_by_native(c10::DeviceIndex device) const {
 
 template <class Ask>
 auto CudaAllocator::ask_native(c10::DeviceIndex device, Ask&& ask) {
-  DeviceMemory* const memory = slots_.at(static_cast<std::size_t>(device)).memory.load(std::memory_order_acquire);
+  DeviceMemory* const memory = made_memory_of(device);
   if (memory == nullptr || memory->limit() == kNoCap) return ask();
   const std::size_t left = memory->limit() - std::min(memory->limit(), memory->reserved_bytes());
   native_.setMemoryFraction(static_cast<double>(left) / static_cast<double>(memory->capacity_bytes()), device);
@@ -154,9 +160,10 @@ void CudaAllocator::throw_out_of_memory(DeviceMemory& memory, std::size_t bytes,
   const Statistics now = memory.core().statistics();
   for (const auto& observer : observers) observer(memory.index(), bytes, total_bytes, free_bytes);
   const std::size_t limit = memory.limit();
+  const std::string of_block = memory.block_bytes() == 0 ? "" : " of its block of " + format_size(memory.block_bytes());
   TORCH_CHECK_WITH(OutOfMemoryError, false, "CUDA out of memory. Tried to allocate ", format_size(bytes), ". GPU ", static_cast<int>(memory.index()),
                    " has a total capacity of ", format_size(total_bytes), " of which ", format_size(free_bytes), " is free. reprise holds ",
-                   format_size(now.reserved_bytes), ", of which ", format_size(now.live_bytes), " is live; torch's own allocator holds ",
+                   format_size(now.reserved_bytes), of_block, ", of which ", format_size(now.live_bytes), " is live; torch's own allocator holds ",
                    format_size(static_cast<std::size_t>(reserved_by_native(memory.index()))), "; the limit on both is ",
                    limit == kNoCap ? std::string("the device") : format_size(limit), ".");
   std::abort();  // not reached: the check throws
@@ -247,7 +254,7 @@ void CudaAllocator::emptyCache(Pool pool) {
 
 void CudaAllocator::cacheInfo(c10::DeviceIndex device, std::size_t* largest) {
   native_.cacheInfo(device, largest);
-  if (DeviceMemory* const memory = memory_of(device)) *largest = std::max(*largest, memory->largest_free());
+  if (const DeviceMemory* const memory = made_memory_of(device)) *largest = std::max(*largest, memory->largest_free());
 }
 
 void* CudaAllocator::getBaseAllocation(void* pointer, std::size_t* bytes) {
@@ -284,9 +291,7 @@ double CudaAllocator::getMemoryFraction(c10::DeviceIndex device) { return slots_
 void CudaAllocator::setMemoryFraction(double fraction, c10::DeviceIndex device) {
   native_.setMemoryFraction(fraction, device);  // checks the arguments
   slots_.at(static_cast<std::size_t>(device)).fraction = fraction;
-  DeviceMemory* const memory = memory_of(device);
-  if (memory == nullptr) return;
-  memory->set_fraction_limit(fraction >= 1 ? kNoCap : static_cast<std::size_t>(fraction * static_cast<double>(memory->capacity_bytes())));
+  if (DeviceMemory* const memory = made_memory_of(device)) memory->set_fraction(fraction);  // else it is made with it
 }
 
 bool CudaAllocator::set_budget(c10::DeviceIndex device, std::size_t bytes) {
@@ -298,18 +303,18 @@ bool CudaAllocator::set_budget(c10::DeviceIndex device, std::size_t bytes) {
 
 c10::CachingDeviceAllocator::DeviceStats CudaAllocator::getDeviceStats(c10::DeviceIndex device) {
   auto stats = native_.getDeviceStats(device);
-  if (const DeviceMemory* const memory = memory_of(device)) memory->add_to(stats);
+  if (const DeviceMemory* const memory = made_memory_of(device)) memory->add_to(stats);
   return stats;
 }
 
 void CudaAllocator::resetAccumulatedStats(c10::DeviceIndex device) {
   native_.resetAccumulatedStats(device);
-  if (DeviceMemory* const memory = memory_of(device)) memory->reset_accumulated();
+  if (DeviceMemory* const memory = made_memory_of(device)) memory->reset_accumulated();
 }
 
 void CudaAllocator::resetPeakStats(c10::DeviceIndex device) {
   native_.resetPeakStats(device);
-  if (DeviceMemory* const memory = memory_of(device)) memory->reset_peaks();
+  if (DeviceMemory* const memory = made_memory_of(device)) memory->reset_peaks();
 }
 
 torch_allocator::SnapshotInfo CudaAllocator::snapshot(Pool pool, bool traces) {

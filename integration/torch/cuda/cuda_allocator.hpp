@@ -35,6 +35,7 @@ class CudaAllocator final : public MinorForwarding {
 
   // nullptr where the device stays native's; the reason was printed once.
   DeviceMemory* memory_of(c10::DeviceIndex device);
+  DeviceMemory* made_memory_of(c10::DeviceIndex device) const;  // nullptr too where nobody asked for memory yet: asking makes none
   bool set_budget(c10::DeviceIndex device, std::size_t bytes);  // false: what is live does not fit, and the budget is as before
   void free(void* pointer);
 

@@ -1,7 +1,15 @@
 #include "integration/torch/cuda/device_memory.hpp"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+#include <string_view>
 #include <utility>
+
+#include "allocator/cuda/malloc_device.hpp"
+#include "allocator/cuda/mapped_device.hpp"
+#include "policy/budget.hpp"
 
 namespace reprise::cuda {
 
@@ -49,16 +57,83 @@ Stat stat(std::size_t now, std::size_t peak, std::size_t given, std::size_t take
   return made;
 }
 
+// What a block leaves on the device: for torch's own allocator (graphs, private pools), other libraries' memory, and kernels that are loaded later.
+constexpr std::size_t kReserveShare = 8;  // of what is free
+constexpr std::size_t kLeastReserve = std::size_t{256} << 20;
+constexpr std::size_t kRoomShare = 4;  // of a budget, on top of it: addresses end with the block, and best fit needs some between live pieces
+
+// REPRISE_BUDGET, which nobody has read yet when the first tensor is made; 0: none, or no budget (surface.cpp says that).
+std::size_t budget_of_environment(std::size_t capacity) {
+  const char* const text = std::getenv("REPRISE_BUDGET");
+  if (text == nullptr || *text == '\0') return 0;
+  try {
+    return static_cast<std::size_t>(Budget::parse(text).resolve(static_cast<std::int64_t>(capacity)));
+  } catch (const std::invalid_argument&) {
+    return 0;
+  }
+}
+
+std::size_t block_bytes_for(const Gpu& gpu, double fraction) {
+  const std::size_t free_bytes = gpu.free_bytes(), budget = budget_of_environment(gpu.capacity_bytes);
+  std::size_t bytes = free_bytes - std::min(free_bytes, std::max(free_bytes / kReserveShare, kLeastReserve));
+  if (fraction < 1) bytes = std::min(bytes, static_cast<std::size_t>(fraction * static_cast<double>(gpu.capacity_bytes)));
+  return budget == 0 ? bytes : std::min(bytes, budget + budget / kRoomShare);
+}
+
+enum class Way { kEither, kMapped, kBlock };
+
+Way wanted_way() {
+  const char* const text = std::getenv("REPRISE_CUDA_DEVICE");
+  const std::string_view wanted = text == nullptr ? "" : text;
+  if (wanted.empty()) return Way::kEither;
+  if (wanted == "malloc") return Way::kBlock;
+  if (wanted != "vmm") std::fprintf(stderr, "reprise: environment REPRISE_CUDA_DEVICE: \"%s\" is neither vmm nor malloc; vmm is used\n", text);
+  return Way::kMapped;
+}
+
+std::unique_ptr<CudaDevice> make_device(c10::DeviceIndex index, double fraction, std::string& why) {
+  const auto gpu = Gpu::find(index, why);
+  if (!gpu) return nullptr;
+  static const Way way = wanted_way();
+  if (way == Way::kMapped || (way == Way::kEither && gpu->maps_memory())) return MappedDevice::make(*gpu, why);
+  auto made = MallocDevice::make(*gpu, block_bytes_for(*gpu, fraction), why);
+  if (made != nullptr && way == Way::kEither)
+    std::fprintf(stderr, "reprise: %s has no virtual memory management: one block of %s of it is held from now on\n", gpu->name().c_str(),
+                 c10::CachingAllocator::format_size(made->block_bytes()).c_str());
+  return made;
+}
+
+bool wants_regions() {
+  const char* const text = std::getenv("REPRISE_NVTX");
+  const std::string_view wanted = text == nullptr ? "" : text;
+  if (!wanted.empty() && wanted != "0" && wanted != "1")
+    std::fprintf(stderr, "reprise: environment REPRISE_NVTX: \"%s\" is neither 0 (off) nor 1 (memory regions for compute-sanitizer); it is off\n", text);
+  return wanted == "1";
+}
+
+std::unique_ptr<NvtxRegions> make_regions(c10::DeviceIndex index, const CachingAllocator& core) {
+  static const bool wanted = wants_regions();
+  if (!wanted) return nullptr;
+  const std::string device = "device " + std::to_string(index);
+  std::string why;
+  auto made = NvtxRegions::make(core.arena_first(), core.arena_bytes(), "reprise, " + device, why);
+  if (made == nullptr) std::fprintf(stderr, "reprise: REPRISE_NVTX=1, but %s tells nobody of memory regions: %s\n", device.c_str(), why.c_str());
+  return made;
+}
+
 }  // namespace
 
-std::unique_ptr<DeviceMemory> DeviceMemory::make(c10::DeviceIndex index, std::string& why) {
-  auto device = CudaDevice::make(index, why);
+std::unique_ptr<DeviceMemory> DeviceMemory::make(c10::DeviceIndex index, double fraction, std::string& why) {
+  auto device = make_device(index, fraction, why);
   return device == nullptr ? nullptr : std::unique_ptr<DeviceMemory>(new DeviceMemory(index, std::move(device)));
 }
 
 // Nothing is cached by size: pages are large here, and what is freed and joined at once makes the same layout in every step: from the second on no page is asked for.
 DeviceMemory::DeviceMemory(c10::DeviceIndex index, std::unique_ptr<CudaDevice> device)
-    : index_(index), device_(std::move(device)), core_(*device_, {.rounding_bytes = kRounding, .caches = false}) {}
+    : index_(index),
+      device_(std::move(device)),
+      core_(*device_, {.rounding_bytes = kRounding, .caches = false, .arena_bytes = device_->block_bytes()}),
+      regions_(make_regions(index, core_)) {}
 
 void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) noexcept {
   void* pointer = nullptr;
@@ -67,6 +142,7 @@ void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) noexcept {
   } catch (const std::bad_alloc&) {  // for the number of a new stream
   }
   if (pointer == nullptr) return nullptr;
+  if (regions_ != nullptr) regions_->add(pointer, bytes);
   const Hold hold(counts_lock_);
   for_pools(allocations_, bytes, [](Stat& stat) { stat.increase(1); });
   for_pools(allocated_bytes_, bytes, [&](Stat& stat) { stat.increase(rounded(bytes)); });
@@ -82,6 +158,7 @@ void DeviceMemory::deallocate(void* pointer) noexcept {
     for_pools(allocated_bytes_, bytes, [&](Stat& stat) { stat.decrease(rounded(bytes)); });
     for_pools(requested_bytes_, bytes, [&](Stat& stat) { stat.decrease(bytes); });
   }
+  if (regions_ != nullptr) regions_->remove(pointer);
   core_.deallocate(pointer);
 }
 
@@ -112,6 +189,10 @@ void DeviceMemory::set_limit(std::size_t& which, std::size_t bytes) {
   if (!apply_limit()) core_.set_cap(reserved_bytes());
 }
 
+void DeviceMemory::set_fraction(double fraction) {
+  set_limit(fraction_limit_, fraction >= 1 ? kNoCap : static_cast<std::size_t>(fraction * static_cast<double>(capacity_bytes())));
+}
+
 bool DeviceMemory::set_budget(std::size_t bytes) {
   const std::lock_guard<std::mutex> lock(limit_mutex_);
   const std::size_t before = std::exchange(budget_, bytes);
@@ -133,8 +214,8 @@ void DeviceMemory::add_to(c10::CachingDeviceAllocator::DeviceStats& stats) const
   add(stats.reserved_bytes, in_large_pool(stat(committed.now, committed.peak, committed.given, committed.taken_back)));
   const std::size_t arenas = committed.now > 0 ? 1 : 0, were = committed.peak > 0 ? 1 : 0;
   add(stats.segment, in_large_pool(stat(arenas, were, arenas, 0)));  // the arena is one segment, however many pages it has
-  stats.num_device_alloc += static_cast<std::int64_t>(committed.commits);
-  stats.num_device_free += static_cast<std::int64_t>(committed.decommits);
+  stats.num_device_alloc += static_cast<std::int64_t>(committed.driver_gave);
+  stats.num_device_free += static_cast<std::int64_t>(committed.driver_took);
   const Hold hold(counts_lock_);
   add(stats.allocation, allocations_);
   add(stats.active, allocations_);

@@ -1,4 +1,8 @@
-// One GPU's memory as we serve it: the caching core over CudaDevice, what torch counts, and the limit on both allocators of that GPU.
+// One GPU's memory as we serve it: the caching core over a CudaDevice, what torch counts, and the limit on both allocators of that GPU.
+//
+// Which CudaDevice: virtual memory management (MappedDevice) where the GPU has it, else one block (MallocDevice). REPRISE_CUDA_DEVICE=vmm or malloc says
+// which; under vmm a GPU without it stays torch's. The block is what is free on the GPU when the first allocation comes, less a reserve for others, or less
+// where a fraction or REPRISE_BUDGET says so by then (device_memory.cpp). REPRISE_NVTX=1: every allocation is a region that compute-sanitizer knows.
 //
 // U1: allocated, requested == sums over live allocations, rounded to 512 bytes and as asked for; exact at every moment, as are their peaks
 // U2: reserved by us + reserved by native <= limit()   (native is told what is left before it is asked for memory, we after it)
@@ -18,14 +22,15 @@
 #include "allocator/biased_lock.hpp"
 #include "allocator/caching_allocator.hpp"
 #include "allocator/cuda/cuda_device.hpp"
+#include "allocator/cuda/nvtx_regions.hpp"
 #include "integration/torch/cuda/history.hpp"
 
 namespace reprise::cuda {
 
 class DeviceMemory {
  public:
-  // nullptr, and `why` in words, where the device cannot be served.
-  static std::unique_ptr<DeviceMemory> make(c10::DeviceIndex index, std::string& why);
+  // nullptr, and `why` in words, where the device cannot be served. fraction: torch's limit, which a block is no larger than.
+  static std::unique_ptr<DeviceMemory> make(c10::DeviceIndex index, double fraction, std::string& why);
 
   void* allocate(std::size_t bytes, cudaStream_t stream) noexcept;
   void deallocate(void* pointer) noexcept;  // a live pointer of ours
@@ -37,7 +42,7 @@ class DeviceMemory {
   std::size_t largest_free() const;
 
   // kNoCap: none. What is live stays: then nothing more is reserved until it fits.
-  void set_fraction_limit(std::size_t bytes) { set_limit(fraction_limit_, bytes); }
+  void set_fraction(double fraction);  // 1: none
   bool set_budget(std::size_t bytes);  // false: what is live does not fit, and the budget is as before
   std::size_t limit() const { return limit_.load(std::memory_order_relaxed); }
   void native_reserves(std::size_t bytes);  // after every request that native served
@@ -53,6 +58,8 @@ class DeviceMemory {
   CudaDevice& device() noexcept { return *device_; }
   std::size_t reserved_bytes() const { return device_->committed().now; }
   std::size_t capacity_bytes() const { return device_->capacity_bytes(); }
+  std::size_t block_bytes() const { return device_->block_bytes(); }                                  // 0: there is no block
+  std::size_t usable_bytes() const { return block_bytes() == 0 ? capacity_bytes() : block_bytes(); }  // by us, at most
   c10::DeviceIndex index() const { return index_; }
 
  private:
@@ -65,6 +72,7 @@ class DeviceMemory {
   const c10::DeviceIndex index_;
   const std::unique_ptr<CudaDevice> device_;
   CachingAllocator core_;
+  const std::unique_ptr<NvtxRegions> regions_;  // nullptr, unless REPRISE_NVTX=1: then they are exactly what is live (X1)
 
   mutable BiasedLock counts_lock_;
   StatArray allocations_{}, allocated_bytes_{}, requested_bytes_{};

@@ -10,7 +10,7 @@ namespace reprise::cuda {
 namespace {
 
 void* take_pinned(std::size_t bytes) {
-  void* pointer = nullptr;  // the device's address of it is the same: addresses are unified wherever there is virtual memory management
+  void* pointer = nullptr;  // the device's address of it is the same: addresses are unified on 64-bit Linux
   return Driver::get()->cuMemHostAlloc(&pointer, bytes, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP) == CUDA_SUCCESS ? pointer : nullptr;
 }
 
@@ -25,7 +25,7 @@ class Memory final : public CudaMemory {
   bool set_budget(int device, std::size_t bytes) override { return cuda_allocator()->set_budget(static_cast<c10::DeviceIndex>(device), bytes); }
   std::size_t capacity_bytes(int device) override {
     DeviceMemory* const memory = of(device);
-    return memory == nullptr ? 0 : memory->capacity_bytes();
+    return memory == nullptr ? 0 : memory->usable_bytes();
   }
 
   const overflow::Place* pinned_memory() override {
