@@ -2,7 +2,8 @@
 
 usage: ./dev bench cuda_replay [--traces DIR] [--skip-training] [--json FILE]
 Lifetimes (id,lower,upper,size) are replayed as four equal steps; `least cap` is the least of a list of shares of the live peak under which three steps complete. Training: steps
-of real modules, of one length and of random ones, each allocator in a process of its own; what kernels compute is nothing, what they allocate is torch's.
+of real modules, of one length and of random ones, each allocator in a process of its own, and of one length at planned places too (the last four steps, with whatever a step has
+beside its region); what kernels compute is nothing, what they allocate is torch's.
 Device calls: pages or segments asked for or given back in a step; the figure is of the steps from the third on."""
 
 import argparse
@@ -56,8 +57,8 @@ def model_of(name):
     return model, lambda length: model(input_ids=torch.zeros(4, length, dtype=torch.long, device="cuda")).logits.float().square().mean()
 
 
-def train(name, varies):
-    """In a process of its own: one JSON row."""
+def train(name, varies, planned):
+    """In a process of its own: one JSON row. planned: under auto_checkpoint with all of the device's memory, so that a step that repeats lies at its places."""
     import simcuda
 
     device = simcuda.activate(memory_mib=32768)
@@ -65,7 +66,13 @@ def train(name, varies):
 
     model, loss_of = model_of(name)
     optimizer, draw, calls = torch.optim.AdamW(model.parameters()), random.Random(1), []
-    for _ in range(STEPS):
+    if planned:
+        import reprise
+
+        reprise.auto_checkpoint(model, "100%")
+    for index in range(STEPS):
+        if planned and index == STEPS - 4:
+            torch.cuda.reset_peak_memory_stats()  # the places are known by now
         before = sum(map(device.calls, ("cudaMalloc", "cudaFree", "cuMemCreate", "cuMemUnmap")))
         loss_of(draw.randrange(80, 128) if varies else 128).backward()
         optimizer.step()
@@ -80,9 +87,9 @@ def training():
     rows = []
     for name in MODELS:
         for varies in (False, True):
-            for allocator in ("native", "ours"):
-                run = subprocess.run([sys.executable, "-W", "ignore", __file__, "--one", name, str(int(varies))], capture_output=True, text=True, check=False,
-                                     env={**os.environ, "REPRISE": "1" if allocator == "ours" else "0", "REPRISE_LOG": "0"})
+            for allocator in ("native", "ours") if varies else ("native", "ours", "planned"):
+                run = subprocess.run([sys.executable, "-W", "ignore", __file__, "--one", name, str(int(varies)), str(int(allocator == "planned"))], capture_output=True, text=True, check=False,
+                                     env={**os.environ, "REPRISE": "0" if allocator == "native" else "1", "REPRISE_LOG": "0"})
                 if run.returncode != 0:
                     sys.exit(f"{name}: {run.stderr[-2000:]}")
                 row = {**json.loads(run.stdout.splitlines()[-1]), "allocator": allocator}
@@ -96,10 +103,10 @@ def main():
     parser.add_argument("--traces", default="")
     parser.add_argument("--skip-training", action="store_true")
     parser.add_argument("--json")
-    parser.add_argument("--one", nargs=2, metavar=("MODEL", "VARIES"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, metavar=("MODEL", "VARIES", "PLANNED"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        train(arguments.one[0], arguments.one[1] == "1")
+        train(arguments.one[0], arguments.one[1] == "1", arguments.one[2] == "1")
         return
     print("simulated CUDA device")
     rows = {"lifetimes": lifetimes(arguments.traces), "training": [] if arguments.skip_training else training()}
