@@ -4,12 +4,13 @@
 // was served as a whole is logged again only after one that was not.
 // One Pass at a time: two that overlap would derail each other's sequence, so where one begins while another is served, neither is; their steps are given up
 // after a few such Passes. On CUDA what is asked for on the device's default stream; other streams are served by best fit. Not under REPRISE_PLACEMENT=0.
-// Threads: note() by the thread that the Pass's allocations are told on; the rest by the thread that chooses or finishes it.
+// Threads: note() by any, several at once where two backwards share a graph; the rest by the thread that chooses or finishes it.
 // Failure: none; what has no place is served by best fit, and counted (Statistics::planned_misses).
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 #include "allocator/caching_allocator.hpp"
@@ -38,7 +39,9 @@ class Placing {
 
   void begin(const Placed& placed);
   void note(const void* address, int64_t bytes) {
-    if (log_) bytes > 0 ? log_->allocate(address, bytes) : log_->free(address, -bytes);
+    if (!log_) return;  // made by begin(), before any thread notes
+    const std::lock_guard<std::mutex> lock(log_mutex_);
+    bytes > 0 ? log_->allocate(address, bytes) : log_->free(address, -bytes);
   }
   void leave() noexcept;       // the Pass is through, or left its Trace: the region is ordinary memory again
   void learn(Placed& placed);  // after leave(): the next Pass's places
@@ -51,6 +54,7 @@ class Placing {
   CachingAllocator* core_ = nullptr;
   std::shared_ptr<const PlannedStep> step_;
   std::optional<AllocationLog> log_;
+  mutable std::mutex log_mutex_;  // a leaf
   bool begun_ = false, left_ = true;
   bool interrupted_ = false;        // the region was given up before the Pass left it
   uint64_t hits_ = 0, misses_ = 0;  // counts at the start; from leave() on, those of the Pass
