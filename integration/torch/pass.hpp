@@ -140,7 +140,9 @@ class Pass {
   bool caught_something() const { return caught_; }
   std::string check_invariants() const;
   void note(Mark mark, int64_t a, int64_t b = 0) {
-    if (options_.trace) events_.push_back({mark, a, b});
+    if (!options_.trace) return;
+    const std::lock_guard<std::mutex> lock(events_mutex_);  // two backwards may share a graph
+    events_.push_back({mark, a, b});
   }
   int64_t start_live_bytes = 0;
   int64_t level_bytes = 0, peak_bytes = 0;  // live bytes of the recording thread above the start, and their peak
@@ -205,6 +207,7 @@ class Pass {
   std::vector<Value>& values_;
   StorageMap& current_;
   std::vector<TraceEvent> events_;
+  std::mutex events_mutex_;  // a leaf
   std::vector<int32_t> watched_;                         // held Values whose kGone is still to come
   std::mutex sources_mutex_;                             // of the next two; a leaf: frees happen under other locks
   std::atomic<bool> sources_freed_{false};               // there are some in freed_sources_
