@@ -74,9 +74,8 @@ class CachingAllocator {
   bool end_planned(const PlannedStep* only = nullptr) noexcept;
 
   Statistics statistics() const;
-  const std::byte* arena_first() const noexcept {
-    return arena_.base();
-  }  // every address that may be handed out lies in [arena_first(), arena_first() + arena_bytes())
+  // Every address that may be handed out lies in [arena_first(), arena_first() + arena_bytes()).
+  const std::byte* arena_first() const noexcept { return arena_.base(); }
   std::size_t arena_bytes() const noexcept { return arena_.bytes(); }
   std::size_t page_bytes() const noexcept { return arena_.page_bytes(); }
   std::size_t rounding_bytes() const noexcept { return rounding_; }

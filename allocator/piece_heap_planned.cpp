@@ -59,8 +59,8 @@ bool PieceHeap::claim_here(const std::shared_ptr<const PlannedStep>& step, std::
     never_keep(piece);  // while the region is parked others are cached: this one is not among the heap's pieces, so it must go back by give_planned()
     planned_.adopt(piece);
   }
-  if (region_->holes != 0)
-    trim(region_->holes * arena_.page_bytes());  // what is free elsewhere (an optimizer's, whose step found no region) is not needed beside it
+  // What is free elsewhere (an optimizer's, whose step found no region) is not needed beside it.
+  if (region_->holes != 0) trim(region_->holes * arena_.page_bytes());
   const bool filled = fill_holes(region_);
   recount_free(region_->before);  // may share the first page
   if (!filled) end_planned();

@@ -135,7 +135,8 @@ std::string report_as_json(const ReportInput& in) {
                   {"peak_gathered_parameter_bytes", in.gathered_bytes},
                   {"peak_communication_buffer_bytes", in.communication_bytes}};
   if (!in.ranks_json.empty()) j["ranks"] = json::parse(in.ranks_json);
-  if (!in.infeasible.empty()) j["infeasible"] = {{"text", in.infeasible}, {"limit_bytes", in.infeasible_limit_bytes}, {"smallest_limit_bytes", in.smallest_limit_bytes}};
+  if (!in.infeasible.empty())
+    j["infeasible"] = {{"text", in.infeasible}, {"limit_bytes", in.infeasible_limit_bytes}, {"smallest_limit_bytes", in.smallest_limit_bytes}};
   if (in.profile) {
     const Profile& p = *in.profile;
     j["profile"] = {{"ops", p.ops().size()},

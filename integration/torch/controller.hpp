@@ -69,15 +69,15 @@ struct Known {
   int64_t passes = 0;
   bool learning = true;
   double plan_seconds = 0;
-  std::string infeasible;             // why no Plan fits, or ""
+  std::string infeasible;                                        // why no Plan fits, or ""
   int64_t infeasible_limit_bytes = 0, smallest_limit_bytes = 0;  // set with infeasible: what was asked of the planner, and what it names
-  int64_t smallest_budget_bytes = 0;  // the same as a budget
-  bool did_not_fit = false;           // the learning Pass needed the temporary file
-  std::string first_refused;          // then: what was asked for first, and how full the budget was
-  bool raise = false;                 // Infeasible is due
-  int64_t measured_peak_bytes = 0;    // above the start, of the last Pass that followed the Plan
-  int64_t predicted_peak_bytes = 0;   // written down before that Pass
-  double measured_seconds = 0;        // of that Pass
+  int64_t smallest_budget_bytes = 0;                             // the same as a budget
+  bool did_not_fit = false;                                      // the learning Pass needed the temporary file
+  std::string first_refused;                                     // then: what was asked for first, and how full the budget was
+  bool raise = false;                                            // Infeasible is due
+  int64_t measured_peak_bytes = 0;                               // above the start, of the last Pass that followed the Plan
+  int64_t predicted_peak_bytes = 0;                              // written down before that Pass
+  double measured_seconds = 0;                                   // of that Pass
   double learning_seconds = 0;
   int64_t learning_peak_bytes = 0;
   std::optional<Agreed> agreed;  // with the other ranks, at the last round

@@ -239,8 +239,9 @@ void trace_allocation(void* address, long long bytes) {
   if (!t.records && (!t.pass || t.pass->finished) && current_task() >= 0) t.pass = Controller::get().newest_pass();
   Pass* pass = t.pass.get();
   if (!pass || pass->finished) return;
-  pass->level_bytes += bytes;
-  if (pass->level_bytes > pass->peak_bytes) pass->peak_bytes = pass->level_bytes;
+  const int64_t level = pass->level_bytes.fetch_add(bytes, std::memory_order_relaxed) + bytes;
+  for (int64_t peak = pass->peak_bytes; level > peak && !pass->peak_bytes.compare_exchange_weak(peak, level);) {
+  }
   if (bytes < 0) pass->note_freed(address);
   pass->placing.note(address, bytes);
   pass->note(bytes > 0 ? Mark::kAllocate : Mark::kFree, reinterpret_cast<int64_t>(address), bytes > 0 ? bytes : -bytes);

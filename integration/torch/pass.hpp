@@ -145,7 +145,7 @@ class Pass {
     events_.push_back({mark, a, b});
   }
   int64_t start_live_bytes = 0;
-  int64_t level_bytes = 0, peak_bytes = 0;  // live bytes of the recording thread above the start, and their peak
+  std::atomic<int64_t> level_bytes{0}, peak_bytes{0};  // live bytes of the Pass's threads above the start, and their peak
   double started_seconds = 0;
   uint64_t key = 0;  // of the first Op: which Known it belongs to
   Placing placing;
@@ -207,7 +207,7 @@ class Pass {
   std::vector<Value>& values_;
   StorageMap& current_;
   std::vector<TraceEvent> events_;
-  std::mutex events_mutex_;  // a leaf
+  std::mutex events_mutex_;                              // a leaf
   std::vector<int32_t> watched_;                         // held Values whose kGone is still to come
   std::mutex sources_mutex_;                             // of the next two; a leaf: frees happen under other locks
   std::atomic<bool> sources_freed_{false};               // there are some in freed_sources_

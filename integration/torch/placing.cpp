@@ -74,8 +74,10 @@ void Placing::settle(Placed& placed) const {
   }
   if (placed.tries < kMostTries) {
     placed.tries++;
-    const std::lock_guard<std::mutex> lock(log_mutex_);
-    placed.step = log_->placed(kLooks);
+    {
+      const std::lock_guard<std::mutex> lock(log_mutex_);
+      placed.step = log_->placed(kLooks);
+    }
     core_->trim();  // what was committed for other places is not wanted any more
     return;
   }

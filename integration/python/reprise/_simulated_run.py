@@ -68,7 +68,9 @@ class Watch:
             plan = {**{key: report["plan"][key] for key in ("scheme", "kept_values", "packed_values", "groups")}, "added_seconds": report["predicted"]["added_seconds"],
                     "predicted_peak_bytes": report["predicted"]["peak_live_bytes"], "measured_peak_bytes": report["measured"]["peak_live_bytes"], "step_seconds": 3 * forward}
         refused = report.get("infeasible")  # without an exception: no Plan was found, and letting go under pressure carried the step, which the next run may not see
-        return {"error": error, "missing_bytes": refused["smallest_limit_bytes"] - refused["limit_bytes"] if refused else 0, "infeasible": str(infeasible) if infeasible else None, "smallest_budget": getattr(infeasible, "smallest_budget", None), "steps": self.steps, "passes": report["passes"],
+        missing = refused["smallest_limit_bytes"] - refused["limit_bytes"] if refused else 0
+        return {"error": error, "missing_bytes": missing, "infeasible": str(infeasible) if infeasible else None,
+                "smallest_budget": getattr(infeasible, "smallest_budget", None), "steps": self.steps, "passes": report["passes"],
                 "peak_bytes": self.device.peak(), "live_peak_bytes": self.torch.cuda.max_memory_allocated(), "start_bytes": self.start_bytes, "learned": learned, "plan": plan}
 
 

@@ -99,8 +99,8 @@ def planned_throughout(found):
 
 
 def enough(settings, script, arguments, budget, learned):
-    """The first budget, from what the planner named on, under which the whole script ran with a plan for every step. What is named knows the Pass that did not fit: later ones may need more, as when an
-    optimizer's state has appeared. None: not seen."""
+    """The first budget, from what the planner named on, under which the whole script ran with a plan for every step. What is named knows the Pass that did not fit:
+    later ones may need more, as when an optimizer's state has appeared. None: not seen."""
     for _ in range(MOST_TRIES):
         if budget is None:
             return None
