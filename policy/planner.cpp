@@ -74,7 +74,12 @@ struct Planner::State {
     return best;
   }
 
-  // Neighbours in bytes: where a search for `room` may begin. close: so near that little work is left.
+  bool is_near_the_bound(int64_t room) {
+    const Found* f = fitting(room);
+    return f && f->plan.added_seconds <= 1.05 * bound.run(room, f->plan.added_seconds).seconds;
+  }
+
+  // Neighbours in bytes: where a search for `room` may begin. close: so near, in seconds too, that little work is left.
   std::vector<Choice> neighbours(int64_t room, bool& close) const {
     std::vector<Choice> out;
     const auto above = std::find_if(found.begin(), found.end(), [&](const Found& f) { return f.needs > room; });
@@ -83,7 +88,8 @@ struct Planner::State {
       if (f.choice) out.push_back(*f.choice);
     };
     if (above != found.begin()) offer(*std::prev(above));
-    close = above != found.begin() && near(*std::prev(above)) && above != found.end() && near(*above);
+    close = above != found.begin() && near(*std::prev(above)) && above != found.end() && near(*above) &&
+            std::prev(above)->plan.added_seconds < 1.2 * above->plan.added_seconds;
     if (above != found.end()) offer(*above);
     return out;
   }
@@ -150,7 +156,8 @@ Plan Planner::plan(int64_t limit) {
       }
     bool close = false;
     std::vector<Choice> starts = s.starts(room, close);
-    s.look(room, std::move(starts), close ? 0.4 : 1.0);
+    if (close) s.look(room, starts, 0.4);
+    if (!close || !s.is_near_the_bound(room)) s.look(room, std::move(starts), close ? 0.8 : 1.0);
     s.asked.push_back(limit);
   }
   if (!s.fitting(room)) smallest_limit();  // what needs least may fit
@@ -196,8 +203,7 @@ Frontier Planner::frontier(int32_t count) {
   for (size_t k = limits.size(); k-- > 0;) s.look(room_in(limits[k]), s.neighbours(room_in(limits[k]), close), 0.06);
   Frontier out;
   out.trace_signature = s.profile.data().trace_signature;
-  s.asked.insert(s.asked.end(), limits.begin(), limits.end());
-  out.asked = s.asked;
+  out.asked = s.asked;  // not the sweep's own: it looked at each with a tenth of what a limit gets that somebody asks for
   for (const State::Found& f : s.found) {
     if (f.plan.added_seconds <= 0) continue;
     out.plans.push_back(f.plan);
