@@ -161,7 +161,7 @@ std::string report_as_json(const ReportInput& in) {
                  {"planning_seconds", in.plan_seconds}};
     j["predicted"] = {
         {"peak_live_bytes", in.predicted_peak_bytes}, {"peak_reserved_bytes", in.plan->predicted_reserved_bytes}, {"added_seconds", in.plan->added_seconds}};
-    j["measured"] = {{"peak_live_bytes", in.measured_peak_bytes}, {"seconds", in.measured_seconds}};
+    j["measured"] = {{"peak_live_bytes", in.measured_peak_bytes}, {"seconds", in.measured_seconds}, {"added_seconds", in.measured_added_seconds}};
     if (in.profile) j["decisions"] = decisions(*in.profile, *in.plan);
   }
   return j.dump(2);
@@ -207,7 +207,8 @@ std::string report_as_text(const std::string& text) {
     line(buffer);
     line("peak above the Pass's start: predicted " + mebibytes(j["predicted"]["peak_live_bytes"]) + ", measured " +
          mebibytes(j["measured"]["peak_live_bytes"]));
-    std::snprintf(buffer, sizeof buffer, "added time: predicted %.1f ms of a Pass of %.1f ms", 1e3 * j["predicted"]["added_seconds"].get<double>(),
+    std::snprintf(buffer, sizeof buffer, "added time: predicted %.1f ms, measured %.1f ms, of a Pass of %.1f ms",
+                  1e3 * j["predicted"]["added_seconds"].get<double>(), 1e3 * j["measured"]["added_seconds"].get<double>(),
                   1e3 * j["measured"]["seconds"].get<double>());
     line(buffer);
     if (j.contains("decisions"))

@@ -18,7 +18,7 @@ struct ReportInput {
   std::optional<Profile> profile;
   std::optional<Plan> plan;
   int64_t infeasible_limit_bytes = 0, smallest_limit_bytes = 0, predicted_peak_bytes = 0, measured_peak_bytes = 0, learning_peak_bytes = 0;
-  double measured_seconds = 0, learning_seconds = 0, plan_seconds = 0;
+  double measured_seconds = 0, measured_added_seconds = 0, learning_seconds = 0, plan_seconds = 0;
   int64_t passes = 0;
   int64_t parameter_bytes = 0, gathered_bytes = 0, communication_bytes = 0;  // this rank's parameters; peaks of the others' and of collectives' buffers
   std::string clock_source;                                                  // of the Ops' seconds on a device; "" on the CPU

@@ -78,6 +78,7 @@ struct Known {
   int64_t measured_peak_bytes = 0;                               // above the start, of the last Pass that followed the Plan
   int64_t predicted_peak_bytes = 0;                              // written down before that Pass
   double measured_seconds = 0;                                   // of that Pass
+  double measured_added_seconds = 0;                             // of these, spent on replays and packed forms
   double learning_seconds = 0;
   int64_t learning_peak_bytes = 0;
   std::optional<Agreed> agreed;  // with the other ranks, at the last round

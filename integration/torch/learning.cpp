@@ -66,6 +66,7 @@ void Controller::finished(const std::shared_ptr<Pass>& pass) {
     known->measured_peak_bytes = pass->peak_bytes;
     known->predicted_peak_bytes = pass->options().following->plan.predicted_live_bytes;
     known->measured_seconds = now_seconds() - pass->started_seconds;
+    known->measured_added_seconds = pass->added_seconds();
     if (pass->options().trace) settle(pass, *known);
     else heed_miss(*pass, *known);
     heed_refusals(*pass, *known);

@@ -26,8 +26,10 @@ void Pass::pack_value(int32_t id, Packing form, Garbage& garbage) {
   if (bytes > 0) {
     packed.content = new_storage(static_cast<size_t>(bytes));
     const double began = thread_cpu_seconds();  // one thread packs, whatever the operators use
-    if (pack(form, content->data(), v.bytes, v.item_bytes, packed.content.mutable_data(), packed.form))
-      packed.facts = {form, bytes, thread_cpu_seconds() - began, 0};
+    const bool fits = pack(form, content->data(), v.bytes, v.item_bytes, packed.content.mutable_data(), packed.form);
+    const double took = thread_cpu_seconds() - began;
+    added_seconds_ += took;
+    if (fits) packed.facts = {form, bytes, took, 0};
     else packed.content = c10::Storage();
   }
   note(Mark::kReplayEnd, id);

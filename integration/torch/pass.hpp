@@ -126,6 +126,7 @@ class Pass {
   void may_overflow(std::optional<size_t> limit_bytes);
   int64_t overflow_bytes() const { return overflow_start_bytes_ < 0 ? 0 : int64_t(overflow::peak_bytes()) - overflow_start_bytes_; }
   int64_t revoked_bytes() const { return revoked_bytes_; }  // what pressure took, of the Pass's own
+  double added_seconds() const;  // spent on replays, packing and unpacking: the thread's CPU seconds, or the clock's where several work
   bool only_measured() const { return only_measured_ && overflow_bytes() > 0; }
   std::vector<int32_t> refused_packings() const;  // Values whose content did not fit the form that the Plan wanted them in
   size_t revoke(size_t bytes);                    // pressure: lets go of kept Values that can be replayed; returns bytes freed
@@ -199,6 +200,7 @@ class Pass {
   void close(Garbage& garbage);
   std::shared_ptr<const Settings> settings_now(const OperatorFacts& facts);
   double op_clock(const Op& op) const;  // seconds; what the Op takes is a difference of two
+  double added_clock() const;
 
   mutable std::mutex mutex_;
   PassOptions options_;
@@ -214,6 +216,7 @@ class Pass {
   std::unordered_map<const void*, int32_t> sources_at_;  // address -> Value without a producer that is read by Ops that can run again
   std::vector<int32_t> freed_sources_;                   // of those: their memory was freed since heed_emptied()
   std::shared_ptr<const Settings> settings_;
+  double added_seconds_ = 0;
   int64_t group_dropped_bytes_ = 0;
   int group_dropped_values_ = 0;
   int64_t copied_input_bytes_ = 0;

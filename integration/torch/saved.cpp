@@ -126,6 +126,7 @@ c10::Storage Pass::fetch(int32_t id) {
   std::optional<Group> shortened;
   const Group* const group = planned_group(id, shortened);
   note(Mark::kReplayBegin, id);
+  const double began = added_clock();
   replay(*this, id, group);
   if (group) {
     for (int32_t s : group->sources) {
@@ -141,6 +142,7 @@ c10::Storage Pass::fetch(int32_t id) {
   lock.unlock();
   garbage.clear();  // a Source's last owner may be a Python object: not under the mutex, but still a part of the replay
   lock.lock();
+  added_seconds_ += added_clock() - began;
   note(Mark::kReplayEnd, id);
   auto s = available(id);
   TORCH_CHECK(s.has_value(), "reprise: replaying did not bring back Value ", id, "; please report this");

@@ -222,6 +222,7 @@ std::string report_json() {
     in.measured_peak_bytes = known->measured_peak_bytes;
     in.learning_peak_bytes = known->learning_peak_bytes;
     in.measured_seconds = known->measured_seconds;
+    in.measured_added_seconds = known->measured_added_seconds;
     in.learning_seconds = known->learning_seconds;
     in.plan_seconds = known->plan_seconds;
     if (known->agreed) in.ranks_json = ranks_json(*known->agreed);

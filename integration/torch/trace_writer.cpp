@@ -1,4 +1,6 @@
 // From a finished Pass to a Trace: a plain value that the profiler can read without torch.
+#include <ATen/Parallel.h>
+
 #include <cstring>
 
 #include "integration/torch/engine_internal.hpp"
@@ -135,6 +137,13 @@ void Pass::read_clock() {
     if (time.replay) op.saw_replay(time.seconds);
     else op.forward_seconds = time.seconds;
   }
+}
+
+double Pass::added_clock() const { return stream_ || at::get_num_threads() > 1 ? now_seconds() : thread_cpu_seconds(); }
+
+double Pass::added_seconds() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return added_seconds_;
 }
 
 PassSeconds Pass::op_seconds() const {

@@ -59,6 +59,20 @@ def test_medians_over_nine_passes_and_equal_operators_share_them(step):
     assert len(set(plans[10:])) == 1
 
 
+def test_the_report_says_what_replays_took(step):
+    """Measured beside predicted: nothing where nothing runs again, a part of the Pass where it does."""
+    took = {}
+    for policy in ("none", "full"):
+        reprise.auto_checkpoint(None, "100%", policy=policy)
+        for index in range(4):
+            step(index)
+        report = reprise.report()
+        took[policy] = report.data["measured"]
+        assert f"measured {1e3 * took[policy]['added_seconds']:.1f} ms" in str(report)
+    assert took["none"]["added_seconds"] == 0
+    assert 0 < took["full"]["added_seconds"] < took["full"]["seconds"]
+
+
 def test_useful_work_is_what_autograd_asks_for():
     """The first layer needs no gradient of its input, a frozen one none of its weight, the last one needs both."""
     torch.manual_seed(0)
