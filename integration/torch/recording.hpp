@@ -1,5 +1,5 @@
 // What a Pass books: its Ops, its Values, and which storage shows which Value. Memory of all of it is handed on from Pass to Pass, so that a step that
-// repeats is recorded without allocating.
+// repeats is recorded without allocating, and an Op that does the same as the one that lay in its place is taken over as it is (repeated.cpp).
 //
 // Words and invariants: pass.hpp. Threads: plain values, guarded by their Pass's mutex; the pool behind Recording::take() has a mutex of its own, a leaf.
 #pragma once
@@ -67,6 +67,8 @@ struct Op {
   std::vector<uint8_t> gradients;                        // filled while tracing: of those, whose gradient is asked for
   std::vector<TensorShape> input_shapes, output_shapes;  // filled while tracing
   std::vector<int64_t> integers;
+  bool repeatable = false;  // a function of its arguments without writes, random numbers or anything but tensors and plain numbers
+  uint64_t made_hash = 0;   // of `made` and the bytes of those Values
 
   Op(const c10::OperatorHandle& op, c10::DispatchKeySet left, const OperatorFacts& known) : handle(op) { begin(op, left, known); }
   void begin(const c10::OperatorHandle& op, c10::DispatchKeySet left, const OperatorFacts& known);  // as new, in the memory it has
@@ -76,10 +78,12 @@ struct Op {
 // Ops in the order in which they were recorded. What is handed out is no part of it until it is added: a kernel may call back into the recorder.
 class OpLog {
  public:
+  const Op* expected() const { return ops_.size() < last_.size() ? last_[ops_.size()].get() : nullptr; }  // what the last Pass had in the place of the next one
+  std::unique_ptr<Op> take_expected() { return std::move(last_[ops_.size()]); }
   std::unique_ptr<Op> make(const c10::OperatorHandle& op, c10::DispatchKeySet left, const OperatorFacts& known);
   void add(std::unique_ptr<Op> op) { ops_.push_back(std::move(op)); }
   void put_back(std::unique_ptr<Op> op) { spare_.push_back(std::move(op)); }  // it made nothing
-  void clear();                                                               // their memory is kept
+  void clear();                                                               // they are what the next Pass is expected to do
 
   size_t size() const { return ops_.size(); }
   Op& operator[](size_t i) { return *ops_[i]; }
@@ -100,7 +104,9 @@ class OpLog {
   Iterator end() const { return Iterator(ops_.data() + ops_.size()); }
 
  private:
-  std::vector<std::unique_ptr<Op>> ops_, spare_;  // spare_: the next one to be used last
+  std::vector<std::unique_ptr<Op>> ops_;
+  std::vector<std::unique_ptr<Op>> last_;   // of the Pass before, by place; those that are taken are null
+  std::vector<std::unique_ptr<Op>> spare_;  // of no use but their memory
 };
 
 // What is known of a Value's packed form in this Pass.
