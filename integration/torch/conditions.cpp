@@ -20,7 +20,7 @@ constexpr std::pair<Float32Backend, Float32Op> kPrecisions[] = {
     {Float32Backend::MKLDNN, Float32Op::RNN},  {Float32Backend::MKLDNN, Float32Op::MATMUL}, {Float32Backend::CUDA, Float32Op::ALL},
     {Float32Backend::CUDA, Float32Op::CONV},   {Float32Backend::CUDA, Float32Op::RNN},      {Float32Backend::CUDA, Float32Op::MATMUL}};
 
-constexpr size_t kCpuPrecisions = 5;  // the first of them
+constexpr size_t kCpuPrecisions = 5, kCpuMatrixProducts = 4;  // the first of them; which one that is
 
 int precision_now(size_t i) { return static_cast<int>(at::globalContext().float32Precision(kPrecisions[i].first, kPrecisions[i].second)); }
 
@@ -61,15 +61,17 @@ Settings Settings::now() {
   return s;
 }
 
-bool Settings::in_force(bool without_precision) const {
+bool Settings::in_force(PrecisionRead precisions) const {
   const auto& context = at::globalContext();
   if (grad_mode != c10::GradMode::is_enabled() || threads != at::get_num_threads() || default_dtype != c10::get_default_dtype()) return false;
   if (deterministic != context.deterministicAlgorithms() || deterministic_warn_only != context.deterministicAlgorithmsWarnOnly()) return false;
   if (fill_uninitialised != context.deterministicFillUninitializedMemory()) return false;
   if (mkldnn != context.userEnabledMkldnn() || mkldnn_deterministic != context.deterministicMkldnn()) return false;
   if (cudnn != context.userEnabledCuDNN() || cudnn_deterministic != context.deterministicCuDNN() || cudnn_benchmark != context.benchmarkCuDNN()) return false;
-  if (without_precision) return true;
-  const size_t count = budget_is_on_cpu() ? kCpuPrecisions : std::size(kPrecisions);
+  if (precisions == PrecisionRead::kNone) return true;
+  const bool on_cpu = budget_is_on_cpu();
+  if (on_cpu && precisions == PrecisionRead::kMatrixProducts) return precision[kCpuMatrixProducts] == precision_now(kCpuMatrixProducts);
+  const size_t count = on_cpu ? kCpuPrecisions : std::size(kPrecisions);
   for (size_t i = 0; i < count; i++)
     if (precision[i] != precision_now(i)) return false;
   return true;

@@ -11,6 +11,8 @@
 #include <memory>
 #include <optional>
 
+#include "integration/torch/operator_facts.hpp"
+
 namespace reprise::engine {
 
 struct Settings {
@@ -29,9 +31,9 @@ struct Settings {
 
   bool operator==(const Settings&) const = default;
   static Settings now();
-  // Are these the ones that a kernel would read now? without_precision: for an operator that none of those nine touches, since looking them up costs more
-  // than all the rest. Of the nine, those of the budgeted device's libraries: no kernel on a CPU asks what CUDA's matrix products may do.
-  bool in_force(bool without_precision = false) const;
+  // Are these the ones that a kernel would read now? Of the nine precisions those that it may ask for, and of the budgeted device's libraries: no kernel on a
+  // CPU asks what CUDA's matrix products may do.
+  bool in_force(PrecisionRead precisions = PrecisionRead::kAny) const;
 };
 
 // Puts recorded settings in force and the former ones back.

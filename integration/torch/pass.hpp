@@ -86,7 +86,7 @@ struct PassOptions {
 struct Counters {
   std::atomic<int64_t> recorded{0}, replayed{0}, replays{0}, unplanned{0}, dropped{0}, kept{0}, found_alive{0}, opaque{0}, source_copies{0}, lent{0},
       source_copy_bytes{0}, revoked{0}, revoked_bytes{0}, passes{0}, broken_plans{0}, verified{0}, overflow_bytes{0}, unseen_writes{0}, unrecorded_saved{0},
-      packed{0}, packed_away_bytes{0}, unpacked{0}, pack_refused{0}, learned{0};
+      packed{0}, packed_away_bytes{0}, unpacked{0}, pack_refused{0}, learned{0}, repeated{0};  // repeated: of those recorded, taken over from the Pass before
 };
 extern Counters counters;
 
@@ -228,6 +228,7 @@ class Pass {
   std::vector<int32_t> watched_;                         // held Values whose kGone is still to come
   std::mutex sources_mutex_;                             // of the next two; a leaf: frees happen under other locks
   std::atomic<bool> sources_freed_{false};               // there are some in freed_sources_
+  AddressFilter& watched_addresses_;                     // in front of sources_at_
   std::unordered_map<const void*, int32_t> sources_at_;  // address -> Value without a producer that is read by Ops that can run again
   std::vector<int32_t> freed_sources_;                   // of those: their memory was freed since heed_emptied()
   std::shared_ptr<const Settings> settings_;

@@ -280,6 +280,7 @@ class Call {
 };
 
 void Pass::note_stream(Op& op) {
+  if (budget_is_on_cpu()) return op.stream.reset();
   op.stream = current_stream();
   if (!stream_) stream_ = op.stream;
   many_streams_ |= stream_ != op.stream;

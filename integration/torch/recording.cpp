@@ -106,6 +106,7 @@ void Recording::give_back(std::unique_ptr<Recording> through) {
   through->ops.clear();
   through->values.clear();
   through->current.clear();
+  through->watched.clear();
   std::lock_guard<std::mutex> lock(pool().mutex);
   if (pool().spare.size() < kSpare) pool().spare.push_back(std::move(through));
 }

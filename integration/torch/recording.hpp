@@ -9,6 +9,8 @@
 #include <c10/core/Storage.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -79,6 +81,11 @@ struct Op {
 class OpLog {
  public:
   const Op* expected() const { return ops_.size() < last_.size() ? last_[ops_.size()].get() : nullptr; }  // what the last Pass had in the place of the next one
+  void fetch_ahead() const {  // into the processor's cache while a kernel runs: what the next two calls will be compared with
+    const size_t next = ops_.size() + 1;
+    if (next + 1 < last_.size()) __builtin_prefetch(last_[next + 1].get());
+    if (next < last_.size() && last_[next]) __builtin_prefetch(last_[next]->arguments.data());
+  }
   std::unique_ptr<Op> take_expected() { return std::move(last_[ops_.size()]); }
   std::unique_ptr<Op> make(const c10::OperatorHandle& op, c10::DispatchKeySet left, const OperatorFacts& known);
   void add(std::unique_ptr<Op> op) { ops_.push_back(std::move(op)); }
@@ -175,10 +182,29 @@ class StorageMap {
   size_t used_ = 0;
 };
 
+// May an address be one of those that were added? False only if it is not. Any thread, no lock: an address is added while its memory is alive, and asked for
+// when it is freed.
+class AddressFilter {
+ public:
+  void add(const void* address) { words_[place(address)].fetch_or(bit(address), std::memory_order_relaxed); }
+  bool may_hold(const void* address) const { return words_[place(address)].load(std::memory_order_relaxed) & bit(address); }
+
+  void clear() {
+    for (auto& word : words_) word.store(0, std::memory_order_relaxed);
+  }
+
+ private:
+  static uint64_t hash(const void* address) { return uint64_t(reinterpret_cast<uintptr_t>(address)) * 0x9e3779b97f4a7c15ull; }
+  static size_t place(const void* address) { return size_t(hash(address) >> 58); }
+  static uint64_t bit(const void* address) { return uint64_t{1} << ((hash(address) >> 52) & 63); }
+  std::array<std::atomic<uint64_t>, 64> words_{};
+};
+
 struct Recording {
   OpLog ops;
   std::vector<Value> values;
   StorageMap current;
+  AddressFilter watched;
 
   static std::unique_ptr<Recording> take();                   // an empty one, of an earlier Pass if there is one
   static void give_back(std::unique_ptr<Recording> through);  // cleared, and kept for the next Pass

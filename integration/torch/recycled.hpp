@@ -46,6 +46,7 @@ class Recycled {
       count--;
       Block* const taken = first;
       first = taken->next;
+      __builtin_prefetch(first, 1);
       return taken;
     }
   };

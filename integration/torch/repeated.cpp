@@ -100,6 +100,7 @@ bool Pass::run_repeated(const c10::OperatorHandle& called, const OperatorFacts& 
     hold_sources(*op, garbage);
     if (const auto& settings = settings_now(facts); op->settings != settings) op->settings = settings;
     note_stream(*op);
+    ops_.fetch_ahead();
   }
   called.redispatchBoxed(keys, stack);
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -109,6 +110,7 @@ bool Pass::run_repeated(const c10::OperatorHandle& called, const OperatorFacts& 
     return true;
   }
   counters.recorded++;
+  counters.repeated++;
   const size_t index = ops_.size();
   ops_.add(std::move(op));
   follow(index);

@@ -7,7 +7,6 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/anomaly_mode.h>
 
-#include <algorithm>
 #include <cstring>
 #include <sstream>
 
@@ -72,8 +71,9 @@ void Geometry::set(const at::Tensor& tensor) {
 bool Geometry::is_of(const at::Tensor& tensor) const {
   const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
   const c10::IntArrayRef shape = impl.sizes(), steps = impl.strides();  // equal ones are equally dense
-  if (shape.size() != sizes.size() || !std::equal(shape.begin(), shape.end(), sizes.begin()) || !std::equal(steps.begin(), steps.end(), strides.begin()))
-    return false;
+  if (shape.size() != sizes.size()) return false;
+  for (size_t i = 0; i < shape.size(); i++)
+    if (shape[i] != sizes[i] || steps[i] != strides[i]) return false;
   return offset == impl.storage_offset() && dtype == impl.dtype() && device == impl.device() && conjugate == impl.is_conj() && negative == impl.is_neg() &&
          wrapped_number == impl.is_wrapped_number();
 }

@@ -73,7 +73,8 @@ Pass::Pass(PassOptions options)
       recording_memory_(Recording::take()),
       ops_(recording_memory_->ops),
       values_(recording_memory_->values),
-      current_(recording_memory_->current) {
+      current_(recording_memory_->current),
+      watched_addresses_(recording_memory_->watched) {
   if (options_.trace) events_.reserve(1 << 14);
   started_seconds = now_seconds();
 }
@@ -337,7 +338,7 @@ void Pass::poll_gone() {
 }
 
 const std::shared_ptr<const Settings>& Pass::settings_now(const OperatorFacts& facts) {
-  if (!settings_ || !settings_->in_force(facts.elementwise)) settings_ = std::make_shared<const Settings>(Settings::now());
+  if (!settings_ || !settings_->in_force(facts.precision)) settings_ = std::make_shared<const Settings>(Settings::now());
   return settings_;
 }
 
