@@ -8,6 +8,8 @@
 
 #include <mutex>
 
+#include "integration/torch/budgeted.hpp"
+
 namespace reprise::engine {
 namespace {
 
@@ -17,6 +19,10 @@ constexpr std::pair<Float32Backend, Float32Op> kPrecisions[] = {
     {Float32Backend::GENERIC, Float32Op::ALL}, {Float32Backend::MKLDNN, Float32Op::ALL},    {Float32Backend::MKLDNN, Float32Op::CONV},
     {Float32Backend::MKLDNN, Float32Op::RNN},  {Float32Backend::MKLDNN, Float32Op::MATMUL}, {Float32Backend::CUDA, Float32Op::ALL},
     {Float32Backend::CUDA, Float32Op::CONV},   {Float32Backend::CUDA, Float32Op::RNN},      {Float32Backend::CUDA, Float32Op::MATMUL}};
+
+constexpr size_t kCpuPrecisions = 5, kCpuMatrixProducts = 4;  // the first of them; which one that is
+
+int precision_now(size_t i) { return static_cast<int>(at::globalContext().float32Precision(kPrecisions[i].first, kPrecisions[i].second)); }
 
 void enforce(const Settings& wanted, const Settings& now) {
   auto& context = at::globalContext();
@@ -37,9 +43,7 @@ void enforce(const Settings& wanted, const Settings& now) {
 
 }  // namespace
 
-Settings Settings::now() { return now(nullptr); }
-
-Settings Settings::now(const Settings* precision_of) {
+Settings Settings::now() {
   const auto& context = at::globalContext();
   Settings s;
   s.default_dtype = c10::get_default_dtype();
@@ -53,31 +57,37 @@ Settings Settings::now(const Settings* precision_of) {
   s.cudnn = context.userEnabledCuDNN();
   s.cudnn_deterministic = context.deterministicCuDNN();
   s.cudnn_benchmark = context.benchmarkCuDNN();
-  if (precision_of) s.precision = precision_of->precision;
-  else
-    for (size_t i = 0; i < std::size(kPrecisions); i++)
-      s.precision[i] = static_cast<int>(context.float32Precision(kPrecisions[i].first, kPrecisions[i].second));
+  for (size_t i = 0; i < std::size(kPrecisions); i++) s.precision[i] = precision_now(i);
   return s;
 }
 
-std::shared_ptr<const Settings> snapshot(const std::shared_ptr<const Settings>& last, bool without_precision) {
-  const Settings now = Settings::now(without_precision ? last.get() : nullptr);
-  if (last && *last == now) return last;
-  return std::make_shared<const Settings>(now);
+bool Settings::in_force(PrecisionRead precisions) const {
+  const auto& context = at::globalContext();
+  if (grad_mode != c10::GradMode::is_enabled() || threads != at::get_num_threads() || default_dtype != c10::get_default_dtype()) return false;
+  if (deterministic != context.deterministicAlgorithms() || deterministic_warn_only != context.deterministicAlgorithmsWarnOnly()) return false;
+  if (fill_uninitialised != context.deterministicFillUninitializedMemory()) return false;
+  if (mkldnn != context.userEnabledMkldnn() || mkldnn_deterministic != context.deterministicMkldnn()) return false;
+  if (cudnn != context.userEnabledCuDNN() || cudnn_deterministic != context.deterministicCuDNN() || cudnn_benchmark != context.benchmarkCuDNN()) return false;
+  if (precisions == PrecisionRead::kNone) return true;
+  const bool on_cpu = budget_is_on_cpu();
+  if (on_cpu && precisions == PrecisionRead::kMatrixProducts) return precision[kCpuMatrixProducts] == precision_now(kCpuMatrixProducts);
+  const size_t count = on_cpu ? kCpuPrecisions : std::size(kPrecisions);
+  for (size_t i = 0; i < count; i++)
+    if (precision[i] != precision_now(i)) return false;
+  return true;
 }
 
-SettingsScope::SettingsScope(const Settings& wanted) : before_(Settings::now()), changed_(false) {
+SettingsScope::SettingsScope(const Settings& wanted) : grad_mode_(c10::GradMode::is_enabled()) {
   // Some kernels ask for the GradMode even below autograd (mkldnn_rnn_layer makes its workspace only then).
   c10::GradMode::set_enabled(wanted.grad_mode);
-  Settings same_mode = before_;
-  same_mode.grad_mode = wanted.grad_mode;
-  changed_ = !(same_mode == wanted);
-  if (changed_) enforce(wanted, before_);
+  if (wanted.in_force()) return;
+  before_ = Settings::now();
+  enforce(wanted, *before_);
 }
 
 SettingsScope::~SettingsScope() {
-  c10::GradMode::set_enabled(before_.grad_mode);
-  if (changed_) enforce(before_, Settings::now());
+  c10::GradMode::set_enabled(grad_mode_);
+  if (before_) enforce(*before_, Settings::now());
 }
 
 DefaultGeneratorScope::DefaultGeneratorScope(const at::Generator& recorded) : live_(at::globalContext().defaultGenerator(recorded.device())) {

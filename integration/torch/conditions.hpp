@@ -9,6 +9,9 @@
 
 #include <array>
 #include <memory>
+#include <optional>
+
+#include "integration/torch/operator_facts.hpp"
 
 namespace reprise::engine {
 
@@ -28,11 +31,10 @@ struct Settings {
 
   bool operator==(const Settings&) const = default;
   static Settings now();
-  static Settings now(const Settings* precision_of);  // not null: those nine are taken from there, since looking them up costs more than all the rest
+  // Are these the ones that a kernel would read now? Of the nine precisions those that it may ask for, and of the budgeted device's libraries: no kernel on a
+  // CPU asks what CUDA's matrix products may do.
+  bool in_force(PrecisionRead precisions = PrecisionRead::kAny) const;
 };
-
-// The snapshot for the settings in force, shared with `last` where nothing changed. without_precision: for an operator that none of those nine touches.
-std::shared_ptr<const Settings> snapshot(const std::shared_ptr<const Settings>& last, bool without_precision = false);
 
 // Puts recorded settings in force and the former ones back.
 class SettingsScope {
@@ -43,8 +45,8 @@ class SettingsScope {
   SettingsScope& operator=(const SettingsScope&) = delete;
 
  private:
-  Settings before_;
-  bool changed_;
+  bool grad_mode_;
+  std::optional<Settings> before_;  // where something else was in force
 };
 
 // A device's default generator as it was recorded, for an operator that takes no other; the live state comes back afterwards. CUDA: a seed and an offset.

@@ -260,7 +260,7 @@ void Controller::replace_plan(const Plan& plan) {
 }
 
 void Controller::write_is_coming(const at::Tensor& tensor) {
-  std::vector<std::shared_ptr<Pass>> passes;
+  c10::SmallVector<std::shared_ptr<Pass>, 4> passes;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     for (auto& weak : alive_)

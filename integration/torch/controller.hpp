@@ -48,7 +48,7 @@ struct FirstCall {
 struct Known {
   std::shared_ptr<const Profile> profile;
   std::shared_ptr<StepPlanner> planner;                 // for this Profile
-  std::vector<uint64_t> match, structure;               // of its Ops; structure is empty where it was resumed from a file
+  Hashes match, structure;                              // of its Ops, where it has a Profile; no structure where it was resumed from a file
   FirstCall first;                                      // what it begins with
   uint64_t last_used = 0;                               // a count of Passes
   int borrowed = 0;                                     // Passes of it that followed the Plan of a larger step

@@ -17,6 +17,7 @@
 #include "integration/torch/engine_internal.hpp"
 #include "integration/torch/infeasible.hpp"
 #include "integration/torch/origin.hpp"
+#include "integration/torch/recycled.hpp"
 #include "integration/torch/wrapped.hpp"
 
 namespace reprise::engine {
@@ -39,7 +40,7 @@ namespace {
 using torch::autograd::SavedVariableHooks;
 
 // A saved tensor: (Value, Geometry), or kept as it was.
-struct Handle final : SavedVariableHooks {
+struct Handle final : SavedVariableHooks, Recycled<Handle> {
   std::shared_ptr<Pass> pass;
   Pass::Saved saved;
   Geometry geometry;
@@ -54,14 +55,23 @@ struct Handle final : SavedVariableHooks {
   }
 
   void call_pack_hook(const at::Tensor& tensor) override {
-    Unwrapped part = tensor.is_leaf() ? Unwrapped{} : unwrap(tensor);
+    versioned = !reason_not_plain(tensor);  // every tensor that becomes a Value is plain
+    if (!versioned && !tensor.is_leaf()) return pack_wrapped(tensor, unwrap(tensor));
+    pack(tensor, tensor);
+  }
+
+  void pack_wrapped(const at::Tensor& tensor, Unwrapped part) {
     const at::Tensor& shown = part.inner.defined() ? part.inner : tensor;
-    saved = pass->save(shown, thread_state().keep_depth > 0);
-    packed_ = true;
+    versioned = !reason_not_plain(shown);
     wrapper = std::move(part.wrapper);
-    versioned = !reason_not_plain(shown);  // every tensor that became a Value is plain
+    pack(tensor, shown);
+  }
+
+  void pack(const at::Tensor& tensor, const at::Tensor& shown) {
+    saved = pass->save(shown, versioned, thread_state().keep_depth > 0);
+    packed_ = true;
     if (!versioned) return;
-    geometry = Geometry::of(shown);
+    geometry.set(shown);
     version = Version::of(tensor);
     origin = Origin::of(tensor);
   }
@@ -73,7 +83,8 @@ struct Handle final : SavedVariableHooks {
       pass->fetched_kept();
       return wrapped(saved.kept);
     }
-    c10::InferenceMode no_inference(false);
+    std::optional<c10::InferenceMode> no_inference;
+    if (c10::InferenceMode::is_enabled()) no_inference.emplace(false);
     try {
       return wrapped(geometry.over(pass->fetch(saved.value)));
     } catch (const c10::OutOfMemoryError& error) {

@@ -20,6 +20,8 @@ struct ThreadState {
 };
 ThreadState& thread_state();
 
+bool is_number(const c10::IValue& argument);  // a number, a flag, a device, nothing, or a list of those: two of them can be compared
+
 // Runs a Group (or, with group == nullptr, the closure of the trigger) and leaves its results in the Pass's Values. The Pass's mutex is held.
 void replay(Pass& pass, int32_t trigger, const Group* group);
 size_t give_up_retained(Replay& replay, size_t bytes);  // pressure inside a replay: what it made for later may be made again later

@@ -66,7 +66,7 @@ Learned Controller::learned() const {
     std::lock_guard<std::mutex> lock(mutex_);
     for (const auto& [key, known] : known_)
       if (known.profile && !known.learning)
-        out.steps.push_back({key, known.match, known.learned_start_bytes, known.derived, known.settled, *known.profile, known.planner->known()});
+        out.steps.push_back({key, *known.match, known.learned_start_bytes, known.derived, known.settled, *known.profile, known.planner->known()});
   }
   out.caught = caught.places();
   return out;
@@ -78,7 +78,7 @@ void Controller::resume(Learned learned) {
   for (LearnedStep& step : learned.steps) {
     Known& known = resumed[step.key];
     set_profile(known, std::move(step.profile), step.frontier);
-    known.match = std::move(step.match);
+    known.match = std::make_shared<const std::vector<uint64_t>>(std::move(step.match));
     known.learned_start_bytes = step.start_live_bytes;
     known.appearing_bytes = reprise::appearing_bytes(*known.profile);
     known.derived = step.derived;

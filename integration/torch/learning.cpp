@@ -187,8 +187,8 @@ void Controller::learn(const std::shared_ptr<Pass>& pass, Known& known) {
     known.learning = false;
     return;
   }
-  known.match = pass->matches();
-  known.structure = pass->structures();
+  known.match = std::make_shared<const std::vector<uint64_t>>(pass->matches());
+  known.structure = std::make_shared<const std::vector<uint64_t>>(pass->structures());
   known.learning = false;
   known.settled = known.derived = false;
   known.learned_start_bytes = pass->start_live_bytes;

@@ -42,7 +42,7 @@ std::shared_ptr<const Following> Controller::borrow(const FirstCall& first, cons
   if (config_.policy != "auto" || config_.budget_bytes == 0 || config_.verify) return nullptr;
   const Known* nearest = nullptr;
   for (const auto& [key, other] : known_) {
-    const bool has_plan = other.following && other.settled && !other.learning && other.planned_limit != INT64_MAX && !other.structure.empty();
+    const bool has_plan = other.following && other.settled && !other.learning && other.planned_limit != INT64_MAX && other.structure;
     if (!has_plan || !is_no_larger(first, other.first)) continue;
     if (other.following->plan.predicted_reserved_bytes > limit_for(other, config_, start_live_bytes)) continue;
     if (!nearest || elements(other.first) < elements(nearest->first)) nearest = &other;

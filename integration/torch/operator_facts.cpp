@@ -2,6 +2,7 @@
 
 #include <ATen/core/enum_tag.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <string_view>
@@ -76,6 +77,18 @@ void look_at_arguments(const c10::FunctionSchema& schema, OperatorFacts& facts) 
   }
 }
 
+// By name: whatever may multiply matrices asks, and only convolutions, recurrent layers and what hides several of those ask for other precisions as well.
+PrecisionRead precision_read(std::string_view name, bool elementwise) {
+  constexpr std::string_view kProducts[] = {"mm", "matmul", "dot", "mv", "addr", "linear", "cdist", "affine", "matrix", "linalg"};
+  constexpr std::string_view kSeveral[] = {"conv", "rnn", "lstm", "gru", "attention", "transformer", "mkldnn", "cudnn", "miopen"};
+  const auto names_one_of = [&](const auto& words) {
+    return std::any_of(std::begin(words), std::end(words), [&](std::string_view word) { return name.find(word) != std::string_view::npos; });
+  };
+  if (elementwise) return PrecisionRead::kNone;
+  if (!name.starts_with("aten::") || names_one_of(kSeveral)) return PrecisionRead::kAny;
+  return names_one_of(kProducts) ? PrecisionRead::kMatrixProducts : PrecisionRead::kNone;
+}
+
 OperatorFacts find_facts(const c10::OperatorHandle& op) {
   const c10::FunctionSchema& schema = op.schema();
   OperatorFacts facts;
@@ -86,7 +99,7 @@ OperatorFacts find_facts(const c10::OperatorHandle& op) {
   find_undeclared_writes(schema, facts);
   facts.only_views = !facts.mutates && !schema.returns().empty();
   for (const auto& result : schema.returns()) facts.only_views &= result.alias_info() != nullptr;
-  facts.elementwise = op.hasTag(at::Tag::pointwise);
+  facts.precision = precision_read(facts.name, op.hasTag(at::Tag::pointwise));
   facts.random = op.hasTag(at::Tag::nondeterministic_seeded);
   if (!contains(kRandomByProbability, facts.name)) facts.probability_argument = -1;
   facts.makes_uninitialised = contains(kUninitialised, facts.name);

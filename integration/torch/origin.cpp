@@ -27,11 +27,13 @@ const char* regenerated_view() {
 
 Origin Origin::of(const at::Tensor& saved) {
   Origin origin;
-  if (!saved.requires_grad() || saved.is_leaf()) return origin;
-  origin.node_ = WeakNode(saved.grad_fn());
+  const auto* const meta = torch::autograd::impl::get_autograd_meta(saved);
+  if (!meta || (!meta->is_view_ && !meta->grad_fn_)) return origin;  // a leaf
+  origin.view_ = meta->is_view_ && torch::autograd::impl::get_view_autograd_meta(saved) != nullptr;
+  if (meta->is_view_ && (!saved.requires_grad() || saved.is_leaf())) return Origin();
+  origin.node_ = WeakNode(meta->is_view_ ? saved.grad_fn() : meta->grad_fn_);  // a view's may have to be made
   origin.variable_ = c10::weak_intrusive_ptr<c10::TensorImpl>(saved.getIntrusivePtr());
   origin.output_ = static_cast<uint32_t>(saved.output_nr());
-  origin.view_ = torch::autograd::impl::get_view_autograd_meta(saved) != nullptr;
   return origin;
 }
 

@@ -36,10 +36,13 @@
 
 namespace reprise::engine {
 
+// Of all Ops of a Trace, in order; shared, since a Known is copied several times a Pass.
+using Hashes = std::shared_ptr<const std::vector<uint64_t>>;
+
 // A Plan ready to be followed: the same content, indexed.
 struct Following {
   Plan plan;
-  std::vector<uint64_t> match, structure;                    // Op::match and Op::structure of the Trace it was made for
+  Hashes match, structure;                                   // Op::match and Op::structure of the Trace it was made for
   std::vector<uint8_t> drop;                                 // per Value: a Group makes or unpacks it. Neither: the Plan does not speak of it
   std::vector<Packing> pack;                                 // per Value: the form to be held in
   std::vector<uint8_t> keep;                                 // per Value
@@ -47,7 +50,7 @@ struct Following {
   std::vector<int32_t> unpacks;                              // per Value: Groups that unpack it for their Ops
   std::unordered_map<int32_t, std::vector<int32_t>> groups;  // trigger -> indices into plan.groups, in order
   std::unordered_map<int32_t, int32_t> retained_by;          // Value -> the first Group that makes it and holds it
-  static std::shared_ptr<const Following> of(Plan plan, std::vector<uint64_t> match, std::vector<uint64_t> structure);
+  static std::shared_ptr<const Following> of(Plan plan, Hashes match, Hashes structure);
 };
 
 // What R11 caught in earlier Passes, by where in the Pass it happened. Shared by all Passes; its own mutex.
@@ -83,12 +86,12 @@ struct PassOptions {
 struct Counters {
   std::atomic<int64_t> recorded{0}, replayed{0}, replays{0}, unplanned{0}, dropped{0}, kept{0}, found_alive{0}, opaque{0}, source_copies{0}, lent{0},
       source_copy_bytes{0}, revoked{0}, revoked_bytes{0}, passes{0}, broken_plans{0}, verified{0}, overflow_bytes{0}, unseen_writes{0}, unrecorded_saved{0},
-      packed{0}, packed_away_bytes{0}, unpacked{0}, pack_refused{0}, learned{0};
+      packed{0}, packed_away_bytes{0}, unpacked{0}, pack_refused{0}, learned{0}, repeated{0};  // repeated: of those recorded, taken over from the Pass before
 };
 extern Counters counters;
 
 // Storages let go of under the mutex and destroyed after it: their last owner may be a Python object.
-using Garbage = std::vector<c10::Storage>;
+using Garbage = c10::SmallVector<c10::Storage, 4>;
 
 class Replay;
 
@@ -107,17 +110,19 @@ class Pass {
   struct Saved {
     int32_t value = -1;
     at::Tensor kept;
-  };  // kept is set where the Value is no replay's business
-  Saved save(const at::Tensor& tensor, bool keep);
-  c10::Storage fetch(int32_t value);            // replays if it has to
-  void release(const Saved& saved);             // its handle died
-  void end_of_task(int task, bool graph_kept);  // an autograd task is through
+  };                                                            // kept is set where the Value is no replay's business
+  Saved save(const at::Tensor& tensor, bool plain, bool keep);  // plain: it may become a Value (R4)
+  c10::Storage fetch(int32_t value);                            // replays if it has to
+  void release(const Saved& saved);                             // its handle died
+  void end_of_task(int task, bool graph_kept);                  // an autograd task is through
   bool recording() const { return recording_.load(std::memory_order_relaxed); }
   bool idle() const { return live_handles_.load(std::memory_order_relaxed) == 0; }
   bool backward_seen() const { return backward_seen_.load(std::memory_order_relaxed); }
-  void stop_recording();                                                                        // the next Pass has begun, or the last backward is through
-  void fetched_kept();                                                                          // autograd asked for a saved tensor that was kept
-  bool first_of_task(int task);                                                                 // true once per autograd task
+  void stop_recording();          // the next Pass has begun, or the last backward is through
+  void fetched_kept();            // autograd asked for a saved tensor that was kept
+  bool first_of_task(int task) {  // true once per autograd task
+    return task_.load(std::memory_order_relaxed) != task && task_.exchange(task) != task;
+  }
   bool abandoned() const { return idle() && saved_anything_.load(std::memory_order_relaxed); }  // its graph was freed without backward
   bool wants_choice() const { return !chosen_; }
   void choose(const OperatorFacts& first, const torch::jit::Stack& stack);  // which Plan to follow, at the first Op
@@ -137,7 +142,7 @@ class Pass {
   PassSeconds op_seconds() const;
   void read_clock();  // the device's, where there is one: waits for it. Until then an Op's seconds are those of its launch
   const PassOptions& options() const { return options_; }
-  bool plan_held() const { return options_.following && broken_at_ == kNever && ops_.size() == options_.following->match.size(); }
+  bool plan_held() const { return options_.following && broken_at_ == kNever && ops_.size() == options_.following->match->size(); }
   bool caught_something() const { return caught_; }
   std::string check_invariants() const;
   void note(Mark mark, int64_t a, int64_t b = 0) {
@@ -154,8 +159,9 @@ class Pass {
   bool partial = false;  // begun in the middle of a step
 
  private:
-  friend class Replay;  // replay.cpp
-  friend class Call;    // recorder.cpp
+  friend class Replay;    // replay.cpp
+  friend class Call;      // recorder.cpp
+  friend class Repeated;  // repeated.cpp
 
   int32_t value_of(const at::Tensor& tensor) const;                               // -1: never seen
   int32_t value_or_outside(const at::Tensor& tensor, uint64_t place, bool read);  // read: its content matters to the Op that has it as an argument
@@ -198,8 +204,19 @@ class Pass {
   void begin_backward();
   void consume(int32_t value, const c10::Storage& storage) const;
   void close(Garbage& garbage);
-  std::shared_ptr<const Settings> settings_now(const OperatorFacts& facts);
-  double op_clock(const Op& op) const;  // seconds; what the Op takes is a difference of two
+  // ---- of one call (recorder.cpp) ----
+  void hold_sources(const Op& op, Garbage& garbage);
+  int32_t book_result(const at::Tensor& result, Op& op, int32_t index);  // the Value that it is the first to show, or -1
+  uint64_t hash_of_made(const Op& op) const;
+  void finish_hashes(Op& op) const;
+  const std::shared_ptr<const Settings>& settings_now(const OperatorFacts& facts);
+  void note_stream(Op& op);
+  uint64_t place_of(const OperatorFacts& facts, size_t argument) const;  // of what the next Op reads there
+  // ---- where it does what the last Pass did (repeated.cpp) ----
+  bool run_repeated(const c10::OperatorHandle& called, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack);  // false: it does not
+  bool repeats() const;
+  bool book_repeated(Op& op, const torch::jit::Stack& stack);  // false: it made no Value
+  double op_clock(const Op& op) const;                         // seconds; what the Op takes is a difference of two
   double added_clock() const;
 
   mutable std::mutex mutex_;
@@ -213,6 +230,7 @@ class Pass {
   std::vector<int32_t> watched_;                         // held Values whose kGone is still to come
   std::mutex sources_mutex_;                             // of the next two; a leaf: frees happen under other locks
   std::atomic<bool> sources_freed_{false};               // there are some in freed_sources_
+  AddressFilter& watched_addresses_;                     // in front of sources_at_
   std::unordered_map<const void*, int32_t> sources_at_;  // address -> Value without a producer that is read by Ops that can run again
   std::vector<int32_t> freed_sources_;                   // of those: their memory was freed since heed_emptied()
   std::shared_ptr<const Settings> settings_;

@@ -53,13 +53,13 @@ class Call {
     for (size_t i = 0; i < count; i++) read_argument(i, (*stack_)[base + i]);
     decide_random(base);
     decide_writes();
-    if (!op_.opaque_reason) hold_sources();
+    if (!op_.opaque_reason) pass_.hold_sources(op_, garbage_);
     for (Written& w : written_) {
       w.brings_back = pass_.brought_back(w.before);
       if (!w.brings_back) pass_.before_write(w.before, garbage_);
     }
     op_.settings = pass_.settings_now(facts_);
-    note_stream();
+    pass_.note_stream(op_);
     pass_.poll_gone();  // what the program let go of since the last Op is gone while this one runs
     pass_.note(Mark::kOpBegin, int64_t(pass_.ops_.size()));
   }
@@ -86,12 +86,13 @@ class Call {
       pass_.poll_gone();
       return;
     }
-    finish_hashes();
+    pass_.finish_hashes(op_);
     if (caught.size() && caught.has(op_.match)) make_opaque("an unseen write to its result was caught");
     if (op_.opaque_reason) {
       op_.arguments.clear();
       counters.opaque++;
     }
+    op_.repeatable = is_repeatable();
     counters.recorded++;
     pass_.ops_.add(std::move(owned_));
     pass_.follow(size_t(index));
@@ -107,12 +108,6 @@ class Call {
     bool hidden;
     bool brings_back = false;  // the same content as before
   };
-
-  void note_stream() {
-    op_.stream = current_stream();
-    if (!pass_.stream_) pass_.stream_ = op_.stream;
-    pass_.many_streams_ |= pass_.stream_ != op_.stream;
-  }
 
   // Where the operator's random numbers come from if it is given no generator: the device of its tensors, or the one it is told.
   c10::Device device_of_arguments(size_t base) const {
@@ -169,11 +164,8 @@ class Call {
       ref.value = kMetadata;
       return;
     }
-    uint64_t place = facts_.hash;
-    mix(place, pass_.ops_.size());
-    mix(place, i);
     const uint8_t write = facts_.writes[i] == 2 && !op_.hidden_write ? 0 : facts_.writes[i];
-    ref.value = pass_.value_or_outside(t, place, write == 0);
+    ref.value = pass_.value_or_outside(t, pass_.place_of(facts_, i), write == 0);
     if (pass_.values_[size_t(ref.value)].stranded_by >= 0) pass_.settle(ref.value, "made with parameters that are sharded again when it is needed");
     if (write != 2) ref.value = pass_.check_fingerprint(t, ref.value, garbage_);
     const bool overwrites = write == 1 && ((facts_.overwrites_first && i == 0) || op_.handle.schema().arguments()[i].is_out());
@@ -202,22 +194,6 @@ class Call {
   void decide_writes() {
     for (const auto& w : written_)
       if (!w.hidden && pass_.values_[size_t(w.before)].producer == kNoOp && !op_.opaque_reason) op_.opaque_reason = "writes to memory from outside the Pass";
-  }
-
-  void hold_sources() {
-    const bool groups = pass_.options_.unplanned == PassOptions::Unplanned::kGroups && (!pass_.options_.following || pass_.broken_at_ != kNever);
-    for (size_t i = 0; i < op_.arguments.size(); i++) {
-      const bool hidden = facts_.writes[i] == 2 && op_.hidden_write;
-      for (const Ref& r : op_.arguments[i].refs) {
-        if (r.value < 0) continue;
-        Value& v = pass_.values_[size_t(r.value)];
-        // Torch counts a write up after it; what the counter says when the content is first read is what it must say at replay.
-        if (v.producer == kNoOp && v.readers == 0 && !v.held_is_private) v.version.seen = v.version.now();
-        if (!hidden) v.readers++;
-        if (!v.held && (v.producer == kNoOp || (groups && v.group < pass_.group_))) pass_.hold(r.value, garbage_);
-        if (v.producer == kNoOp) pass_.watch_source(r.value);
-      }
-    }
   }
 
   void make_opaque(const char* reason) {
@@ -250,47 +226,11 @@ class Call {
     const size_t results = op_.handle.schema().returns().size(), first = stack_->size() - results;
     for (size_t i = 0; i < results; i++) {
       const c10::IValue& r = (*stack_)[first + i];
-      if (r.isTensor()) op_.made.push_back(book_result(r.toTensor(), index));
+      if (r.isTensor()) book_result(r.toTensor(), index);
       else if (r.isTensorList())
-        for (const at::Tensor& t : r.toTensorVector()) op_.made.push_back(book_result(t, index));
+        for (const at::Tensor& t : r.toTensorVector()) book_result(t, index);
       else op_.made.push_back(-1);
     }
-  }
-
-  int32_t book_result(const at::Tensor& t, int32_t index) {
-    if (pass_.options_.trace) op_.output_shapes.push_back(shape_of(t));
-    if (!t.defined() || reason_not_plain(t) || pass_.value_of(t) >= 0) return -1;  // undefined, of another kind, or a view of what is known
-    const int32_t v = pass_.new_value(t, op_.opaque_reason ? kNoOp : index);
-    Value& value = pass_.values_[size_t(v)];
-    value.keep_reason = op_.opaque_reason;
-    value.uninitialised = facts_.makes_uninitialised && !op_.opaque_reason;
-    value.slack = !covers_its_storage(t) || facts_.communicates;
-    makes_value_ = true;
-    return v;
-  }
-
-  void finish_hashes() {
-    op_.match = op_.signature = op_.structure = facts_.hash;
-    for (const Slot& slot : op_.arguments) {
-      for (const Ref& r : slot.refs) {
-        mix(op_.match, static_cast<uint64_t>(r.value) + 7);
-        mix(op_.structure, static_cast<uint64_t>(r.value) + 7);
-        mix_shape(op_.match, r.geometry);
-        mix_shape(op_.signature, r.geometry);
-        if (pass_.options_.trace && r.value >= 0) {
-          TensorShape shape{{r.geometry.sizes.begin(), r.geometry.sizes.end()}, static_cast<int32_t>(r.geometry.dtype.itemsize())};
-          op_.input_shapes.push_back(std::move(shape));
-          op_.reads.push_back(r.value);
-          op_.gradients.push_back(r.gradient && op_.settings->grad_mode);
-        }
-      }
-    }
-    for (int64_t i : op_.integers) mix(op_.signature, static_cast<uint64_t>(i));
-    for (int32_t v : op_.made) {
-      mix(op_.structure, static_cast<uint64_t>(v) + 7);
-      if (v >= 0) mix(op_.match, static_cast<uint64_t>(pass_.values_[size_t(v)].bytes));
-    }
-    if (!pass_.options_.trace) op_.integers.clear();
   }
 
   void take_fingerprints() {
@@ -307,6 +247,19 @@ class Call {
     };
     for (int32_t v : op.made) take(v);
     for (const auto& w : op.wrote) take(w.second);
+  }
+
+  void book_result(const at::Tensor& t, int32_t index) {
+    op_.made.push_back(pass_.book_result(t, op_, index));
+    makes_value_ |= op_.made.back() >= 0;
+  }
+
+  // May the next Pass take it over as it is (repeated.cpp)?
+  bool is_repeatable() const {
+    if (op_.opaque_reason || draws_random_ || facts_.mutates || facts_.communicates) return false;
+    for (const Slot& slot : op_.arguments)
+      if (slot.kind == Slot::Kind::kOptionalList || (slot.kind == Slot::Kind::kPlain && !is_number(slot.plain))) return false;
+    return true;
   }
 
   static std::unique_ptr<Op> made(Pass& pass, const c10::OperatorHandle& op, c10::DispatchKeySet keys, const OperatorFacts& facts) {
@@ -326,9 +279,81 @@ class Call {
   Garbage garbage_;  // destroyed last, with no mutex held
 };
 
+void Pass::note_stream(Op& op) {
+  if (budget_is_on_cpu()) return op.stream.reset();
+  op.stream = current_stream();
+  if (!stream_) stream_ = op.stream;
+  many_streams_ |= stream_ != op.stream;
+}
+
+void Pass::hold_sources(const Op& op, Garbage& garbage) {
+  const bool groups = options_.unplanned == PassOptions::Unplanned::kGroups && (!options_.following || broken_at_ != kNever);
+  for (size_t i = 0; i < op.arguments.size(); i++) {
+    const bool hidden = op.facts->writes[i] == 2 && op.hidden_write;
+    for (const Ref& r : op.arguments[i].refs) {
+      if (r.value < 0) continue;
+      Value& v = values_[size_t(r.value)];
+      // Torch counts a write up after it; what the counter says when the content is first read is what it must say at replay.
+      if (v.producer == kNoOp && v.readers == 0 && !v.held_is_private) v.version.seen = v.version.now();
+      if (!hidden) v.readers++;
+      if (!v.held && (v.producer == kNoOp || (groups && v.group < group_))) hold(r.value, garbage);
+      if (v.producer == kNoOp) watch_source(r.value);
+    }
+  }
+}
+
+int32_t Pass::book_result(const at::Tensor& t, Op& op, int32_t index) {
+  if (options_.trace) op.output_shapes.push_back(shape_of(t));
+  if (!t.defined() || reason_not_plain(t) || value_of(t) >= 0) return -1;  // undefined, of another kind, or a view of what is known
+  const int32_t v = new_value(t, op.opaque_reason ? kNoOp : index);
+  Value& value = values_[size_t(v)];
+  value.keep_reason = op.opaque_reason;
+  value.uninitialised = op.facts->makes_uninitialised && !op.opaque_reason;
+  value.slack = !covers_its_storage(t) || op.facts->communicates;
+  return v;
+}
+
+uint64_t Pass::place_of(const OperatorFacts& facts, size_t argument) const {
+  uint64_t place = facts.hash;
+  mix(place, ops_.size());
+  mix(place, argument);
+  return place;
+}
+
+uint64_t Pass::hash_of_made(const Op& op) const {
+  uint64_t hash = op.made.size();
+  for (int32_t v : op.made) mix(hash, v < 0 ? 0 : (uint64_t(v) << 40) ^ uint64_t(values_[size_t(v)].bytes) ^ 1);
+  return hash;
+}
+
+void Pass::finish_hashes(Op& op) const {
+  op.match = op.signature = op.structure = op.facts->hash;
+  for (const Slot& slot : op.arguments) {
+    for (const Ref& r : slot.refs) {
+      mix(op.match, static_cast<uint64_t>(r.value) + 7);
+      mix(op.structure, static_cast<uint64_t>(r.value) + 7);
+      mix_shape(op.match, r.geometry);
+      mix_shape(op.signature, r.geometry);
+      if (options_.trace && r.value >= 0) {
+        TensorShape shape{{r.geometry.sizes.begin(), r.geometry.sizes.end()}, static_cast<int32_t>(r.geometry.dtype.itemsize())};
+        op.input_shapes.push_back(std::move(shape));
+        op.reads.push_back(r.value);
+        op.gradients.push_back(r.gradient && op.settings->grad_mode);
+      }
+    }
+  }
+  for (int64_t i : op.integers) mix(op.signature, static_cast<uint64_t>(i));
+  for (int32_t v : op.made) {
+    mix(op.structure, static_cast<uint64_t>(v) + 7);
+    if (v >= 0) mix(op.match, static_cast<uint64_t>(values_[size_t(v)].bytes));
+  }
+  op.made_hash = hash_of_made(op);
+}
+
 double Pass::op_clock(const Op& op) const { return options_.sample && op.settings->threads == 1 && !op.stream ? thread_cpu_seconds() : now_seconds(); }
 
 void Pass::run_and_record(const c10::OperatorHandle& op, const OperatorFacts& facts, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  if (run_repeated(op, facts, keys, stack)) return;
   Call call(*this, op, facts, keys, stack);
   call.before();
   call.run();

@@ -12,7 +12,7 @@ void Op::begin(const c10::OperatorHandle& op, c10::DispatchKeySet left, const Op
   opaque_reason = known.opaque_reason;
   made.clear();
   wrote.clear();
-  draws_from_default = hidden_write = false;
+  draws_from_default = hidden_write = repeatable = false;
   stream.reset();
   forward_seconds = replay_seconds = 0;
   match = signature = structure = 0;
@@ -31,19 +31,29 @@ void Op::forget() {
 }
 
 std::unique_ptr<Op> OpLog::make(const c10::OperatorHandle& op, c10::DispatchKeySet left, const OperatorFacts& known) {
-  if (spare_.empty()) return std::make_unique<Op>(op, left, known);
-  std::unique_ptr<Op> made = std::move(spare_.back());
-  spare_.pop_back();
+  std::unique_ptr<Op> made;
+  if (const Op* const here = expected(); here && !here->repeatable) {
+    made = take_expected();
+  } else if (!spare_.empty()) {
+    made = std::move(spare_.back());
+    spare_.pop_back();
+  } else {
+    return std::make_unique<Op>(op, left, known);
+  }
   made->begin(op, left, known);
   return made;
 }
 
 void OpLog::clear() {
-  for (size_t i = ops_.size(); i-- > 0;) {
-    ops_[i]->forget();
-    spare_.push_back(std::move(ops_[i]));
-  }
-  ops_.clear();
+  for (auto& unused : last_)
+    if (unused) {
+      unused->forget();
+      spare_.push_back(std::move(unused));
+    }
+  last_.clear();
+  last_.swap(ops_);
+  for (const auto& op : last_)
+    if (!op->repeatable) op->forget();
 }
 
 void StorageMap::set(const c10::StorageImpl* storage, int32_t value) {
@@ -96,6 +106,7 @@ void Recording::give_back(std::unique_ptr<Recording> through) {
   through->ops.clear();
   through->values.clear();
   through->current.clear();
+  through->watched.clear();
   std::lock_guard<std::mutex> lock(pool().mutex);
   if (pool().spare.size() < kSpare) pool().spare.push_back(std::move(through));
 }

@@ -1,5 +1,5 @@
 // What a Pass books: its Ops, its Values, and which storage shows which Value. Memory of all of it is handed on from Pass to Pass, so that a step that
-// repeats is recorded without allocating.
+// repeats is recorded without allocating, and an Op that does the same as the one that lay in its place is taken over as it is (repeated.cpp).
 //
 // Words and invariants: pass.hpp. Threads: plain values, guarded by their Pass's mutex; the pool behind Recording::take() has a mutex of its own, a leaf.
 #pragma once
@@ -9,6 +9,8 @@
 #include <c10/core/Storage.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -67,6 +69,8 @@ struct Op {
   std::vector<uint8_t> gradients;                        // filled while tracing: of those, whose gradient is asked for
   std::vector<TensorShape> input_shapes, output_shapes;  // filled while tracing
   std::vector<int64_t> integers;
+  bool repeatable = false;  // a function of its arguments without writes, random numbers or anything but tensors and plain numbers
+  uint64_t made_hash = 0;   // of `made` and the bytes of those Values
 
   Op(const c10::OperatorHandle& op, c10::DispatchKeySet left, const OperatorFacts& known) : handle(op) { begin(op, left, known); }
   void begin(const c10::OperatorHandle& op, c10::DispatchKeySet left, const OperatorFacts& known);  // as new, in the memory it has
@@ -76,10 +80,17 @@ struct Op {
 // Ops in the order in which they were recorded. What is handed out is no part of it until it is added: a kernel may call back into the recorder.
 class OpLog {
  public:
+  const Op* expected() const { return ops_.size() < last_.size() ? last_[ops_.size()].get() : nullptr; }  // what the last Pass had in the place of the next one
+  void fetch_ahead() const {  // into the processor's cache while a kernel runs: what the next two calls will be compared with
+    const size_t next = ops_.size() + 1;
+    if (next + 1 < last_.size()) __builtin_prefetch(last_[next + 1].get());
+    if (next < last_.size() && last_[next]) __builtin_prefetch(last_[next]->arguments.data());
+  }
+  std::unique_ptr<Op> take_expected() { return std::move(last_[ops_.size()]); }
   std::unique_ptr<Op> make(const c10::OperatorHandle& op, c10::DispatchKeySet left, const OperatorFacts& known);
   void add(std::unique_ptr<Op> op) { ops_.push_back(std::move(op)); }
   void put_back(std::unique_ptr<Op> op) { spare_.push_back(std::move(op)); }  // it made nothing
-  void clear();                                                               // their memory is kept
+  void clear();                                                               // they are what the next Pass is expected to do
 
   size_t size() const { return ops_.size(); }
   Op& operator[](size_t i) { return *ops_[i]; }
@@ -100,7 +111,9 @@ class OpLog {
   Iterator end() const { return Iterator(ops_.data() + ops_.size()); }
 
  private:
-  std::vector<std::unique_ptr<Op>> ops_, spare_;  // spare_: the next one to be used last
+  std::vector<std::unique_ptr<Op>> ops_;
+  std::vector<std::unique_ptr<Op>> last_;   // of the Pass before, by place; those that are taken are null
+  std::vector<std::unique_ptr<Op>> spare_;  // of no use but their memory
 };
 
 // What is known of a Value's packed form in this Pass.
@@ -169,10 +182,29 @@ class StorageMap {
   size_t used_ = 0;
 };
 
+// May an address be one of those that were added? False only if it is not. Any thread, no lock: an address is added while its memory is alive, and asked for
+// when it is freed.
+class AddressFilter {
+ public:
+  void add(const void* address) { words_[place(address)].fetch_or(bit(address), std::memory_order_relaxed); }
+  bool may_hold(const void* address) const { return words_[place(address)].load(std::memory_order_relaxed) & bit(address); }
+
+  void clear() {
+    for (auto& word : words_) word.store(0, std::memory_order_relaxed);
+  }
+
+ private:
+  static uint64_t hash(const void* address) { return uint64_t(reinterpret_cast<uintptr_t>(address)) * 0x9e3779b97f4a7c15ull; }
+  static size_t place(const void* address) { return size_t(hash(address) >> 58); }
+  static uint64_t bit(const void* address) { return uint64_t{1} << ((hash(address) >> 52) & 63); }
+  std::array<std::atomic<uint64_t>, 64> words_{};
+};
+
 struct Recording {
   OpLog ops;
   std::vector<Value> values;
   StorageMap current;
+  AddressFilter watched;
 
   static std::unique_ptr<Recording> take();                   // an empty one, of an earlier Pass if there is one
   static void give_back(std::unique_ptr<Recording> through);  // cleared, and kept for the next Pass

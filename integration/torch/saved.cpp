@@ -10,7 +10,7 @@ namespace {
 constexpr int kGroupValues = 12;
 }
 
-Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
+Pass::Saved Pass::save(const at::Tensor& tensor, bool plain, bool keep) {
   Garbage garbage;
   std::lock_guard<std::mutex> lock(mutex_);
   live_handles_++;
@@ -23,7 +23,7 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
     count_whole(saved.kept, 1);
     return saved;
   };
-  if (reason_not_plain(tensor) || !recording()) return keep_whole();
+  if (!plain || !recording()) return keep_whole();
   int32_t v = value_of(tensor);
   if (v < 0) {
     counters.unrecorded_saved++;
@@ -37,8 +37,7 @@ Pass::Saved Pass::save(const at::Tensor& tensor, bool keep) {
   note(Mark::kSaved, v);
   if (values_[size_t(v)].producer == kNoOp) return keep_whole();
   Value& value = values_[size_t(v)];
-  value.handles++;
-  tag_held(value);
+  if (value.handles++ == 0) tag_held(value);
   saved.value = v;
   const Following* plan = options_.following.get();
   const bool planned = plan && values_[size_t(v)].producer < broken_at_ && size_t(v) < plan->keep.size() && (plan->keep[size_t(v)] || plan->drop[size_t(v)]);
@@ -84,8 +83,6 @@ void Pass::count_whole(const at::Tensor& kept, int change) {
   if (count == 0) whole_.erase(storage);
   if (count == 0 || (count == 1 && change == 1)) tag_saved(*storage, count > 0);
 }
-
-bool Pass::first_of_task(int task) { return task_.exchange(task) != task; }
 
 // Of a Group, what this Pass really did before it left the Trace.
 Group Pass::before_break(Group group) const {
@@ -169,8 +166,8 @@ void Pass::release(const Saved& saved) {
     const int32_t id = latest(saved.value);
     if (--values_[size_t(id)].handles == 0) {
       note(Mark::kRelease, id);
-      tag_held(values_[size_t(id)]);
       let_go_if_unneeded(id, garbage);
+      tag_held(values_[size_t(id)]);  // where others need it still
     }
   }
   // The graph was freed without a backward: nothing of this Pass will be asked for again.

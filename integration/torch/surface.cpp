@@ -177,6 +177,7 @@ std::string counters_json() {
                       {"pack_refused", c.pack_refused.load()},
                       {"learned", c.learned.load()},
                       {"lent", c.lent.load()},
+                      {"repeated", c.repeated.load()},
                       {"kinds", Controller::get().kinds()}};
   return j.dump();
 }

@@ -14,8 +14,22 @@
 
 namespace reprise::engine {
 
+namespace {
+
+constexpr c10::DispatchKeySet kForeignKeys({c10::DispatchKey::ZeroTensor, c10::DispatchKey::Quantized, c10::DispatchKey::NestedTensor,
+                                            c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper, c10::DispatchKey::Functionalize,
+                                            c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot});
+
+bool is_plain(const c10::TensorImpl& impl) {
+  return !impl.key_set().has_any(kForeignKeys) && impl.layout() == c10::kStrided && impl.has_storage() && !const_cast<c10::TensorImpl&>(impl).is_inference() &&
+         impl.device() == budgeted_device();
+}
+
+}  // namespace
+
 const char* reason_not_plain(const at::Tensor& tensor) {
   c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  if (is_plain(*impl)) return nullptr;  // nearly always
   if (impl->is_python_dispatch()) return "tensor subclass";
   if (impl->layout() != c10::kStrided) return "tensor that is not strided";
   const c10::DispatchKeySet keys = impl->key_set();
@@ -36,16 +50,32 @@ const char* reason_not_plain(const at::Tensor& tensor) {
 
 Geometry Geometry::of(const at::Tensor& tensor) {
   Geometry g;
-  g.sizes.assign(tensor.sizes().begin(), tensor.sizes().end());
-  g.strides.assign(tensor.strides().begin(), tensor.strides().end());
-  g.offset = tensor.storage_offset();
-  g.dtype = tensor.dtype();
-  g.device = tensor.device();
-  g.conjugate = tensor.is_conj();
-  g.negative = tensor.is_neg();
-  g.dense = tensor.unsafeGetTensorImpl()->is_non_overlapping_and_dense();
-  g.wrapped_number = tensor.unsafeGetTensorImpl()->is_wrapped_number();
+  g.set(tensor);
   return g;
+}
+
+void Geometry::set(const at::Tensor& tensor) {
+  const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
+  const c10::IntArrayRef shape = impl.sizes(), steps = impl.strides();
+  sizes.assign(shape.begin(), shape.end());
+  strides.assign(steps.begin(), steps.end());
+  offset = impl.storage_offset();
+  dtype = impl.dtype();
+  device = impl.device();
+  conjugate = impl.is_conj();
+  negative = impl.is_neg();
+  dense = impl.is_non_overlapping_and_dense();
+  wrapped_number = impl.is_wrapped_number();
+}
+
+bool Geometry::is_of(const at::Tensor& tensor) const {
+  const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
+  const c10::IntArrayRef shape = impl.sizes(), steps = impl.strides();  // equal ones are equally dense
+  if (shape.size() != sizes.size()) return false;
+  for (size_t i = 0; i < shape.size(); i++)
+    if (shape[i] != sizes[i] || steps[i] != strides[i]) return false;
+  return offset == impl.storage_offset() && dtype == impl.dtype() && device == impl.device() && conjugate == impl.is_conj() && negative == impl.is_neg() &&
+         wrapped_number == impl.is_wrapped_number();
 }
 
 at::Tensor Geometry::over(c10::Storage storage) const {

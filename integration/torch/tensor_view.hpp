@@ -32,6 +32,8 @@ struct Geometry {
   static Geometry of(const at::Tensor& tensor);
   at::Tensor over(c10::Storage storage) const;     // below autograd, no dispatcher call
   bool covers(const c10::Storage& storage) const;  // shows every byte of it
+  bool is_of(const at::Tensor& tensor) const;      // == of(tensor), without making one
+  void set(const at::Tensor& tensor);              // = of(tensor), in place
   std::string text() const;                        // "float [2, 3]"
 };
 

@@ -73,7 +73,8 @@ Pass::Pass(PassOptions options)
       recording_memory_(Recording::take()),
       ops_(recording_memory_->ops),
       values_(recording_memory_->values),
-      current_(recording_memory_->current) {
+      current_(recording_memory_->current),
+      watched_addresses_(recording_memory_->watched) {
   if (options_.trace) events_.reserve(1 << 14);
   started_seconds = now_seconds();
 }
@@ -87,15 +88,14 @@ int32_t Pass::value_of(const at::Tensor& tensor) const { return current_.find(te
 
 int32_t Pass::new_value(const at::Tensor& tensor, int32_t producer) {
   const c10::Storage& storage = tensor.storage();
-  Value v;
+  const auto id = static_cast<int32_t>(values_.size());
+  Value& v = values_.emplace_back();
   v.producer = producer;
   v.bytes = static_cast<int64_t>(storage.nbytes());
   v.item_bytes = static_cast<int32_t>(tensor.itemsize());
   v.storage = storage.getWeakStorageImpl();
   v.group = group_;
-  const auto id = static_cast<int32_t>(values_.size());
   current_.set(storage.unsafeGetStorageImpl(), id);
-  values_.push_back(std::move(v));
   note(Mark::kBorn, id, reinterpret_cast<int64_t>(storage.data()));
   if (producer != kNoOp) tag_made(id, storage);
   if (options_.trace) watched_.push_back(id);
@@ -141,7 +141,7 @@ void Pass::hold(int32_t id, Garbage& garbage) {
   }
   v.held = c10::Storage(std::move(impl));
   v.held_is_private = false;
-  tag_held(v);
+  if (v.handles > 0) tag_held(v);
 }
 
 void Pass::tag_made(int32_t id, const c10::Storage& storage) const {
@@ -302,7 +302,7 @@ void Pass::follow(size_t index) {
   const Following* plan = options_.following.get();
   if (!plan || broken_at_ != kNever) return;
   const Op& op = ops_[index];
-  const std::vector<uint64_t>& wanted = options_.lent ? plan->structure : plan->match;
+  const std::vector<uint64_t>& wanted = options_.lent ? *plan->structure : *plan->match;
   if (index >= wanted.size() || wanted[index] != (options_.lent ? op.structure : op.match)) {
     broken_at_ = static_cast<int32_t>(index);
     counters.broken_plans++;
@@ -337,9 +337,12 @@ void Pass::poll_gone() {
   }
 }
 
-std::shared_ptr<const Settings> Pass::settings_now(const OperatorFacts& facts) { return settings_ = snapshot(settings_, facts.elementwise); }
+const std::shared_ptr<const Settings>& Pass::settings_now(const OperatorFacts& facts) {
+  if (!settings_ || !settings_->in_force(facts.precision)) settings_ = std::make_shared<const Settings>(Settings::now());
+  return settings_;
+}
 
-std::shared_ptr<const Following> Following::of(Plan plan, std::vector<uint64_t> match, std::vector<uint64_t> structure) {
+std::shared_ptr<const Following> Following::of(Plan plan, Hashes match, Hashes structure) {
   auto f = std::make_shared<Following>();
   f->keep.assign(size_t(plan.value_count), 0);
   f->drop.assign(size_t(plan.value_count), 0);

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("REPRISE_BUILD", ROOT / "build"))
 RULES = "tests/integration/test_rules.py"
+REPEATED = "tests/integration/test_repeated.py"
 ZOO = "tests/zoo/test_zoo.py"
 EQUAL = "tests/distributed/test_equal.py"
 
@@ -35,6 +36,10 @@ MUTANTS = [
     Mutant("R1", "memory that was filled by pointer is made again as it was before", "integration/torch/replay.cpp",
            "if (value.producer != index) return;", "if (index < 0) return;", (ZOO, "-k", "test_verified and connectionist")),
     Mutant("R1", "an Op keeps what the Op before it in its memory made", "integration/torch/recording.cpp", "  made.clear();\n", "", (RULES, "-k", "r1")),
+    Mutant("R1", "a call on another view is taken for the last step's", "integration/torch/repeated.cpp",
+           "if (reason_not_plain(t) || !ref.geometry.is_of(t)) return false;", "if (reason_not_plain(t)) return false;", (REPEATED,)),
+    Mutant("R1", "a call with another number is taken for the last step's", "integration/torch/repeated.cpp",
+           "return same_number(slot.plain, a);", "return same_number(slot.plain, a) || i > 0;", (REPEATED,)),
     Mutant("R2", "the user's dispatch modes see replayed operators", "integration/torch/replay.cpp",
            "c10::impl::ExcludeDispatchKeyGuard no_modes(", "c10::DispatchKeySet no_modes(", (RULES, "-k", "r2")),
     Mutant("R3", "what is alive is made again", "integration/torch/saved.cpp",
@@ -48,6 +53,8 @@ MUTANTS = [
            "if (int(i) == op.facts->generator_argument && op.generator.defined())", "if (op.keys.empty())", (RULES, "-k", "r5")),
     Mutant("R5", "a replay runs under the settings of the backward", "integration/torch/replay.cpp",
            "SettingsScope as_recorded(*op.settings);", "SettingsScope as_recorded(Settings::now());", (RULES, "-k", "r5")),
+    Mutant("R5", "a call that repeats keeps the settings of the last step", "integration/torch/repeated.cpp",
+           "op->settings != settings) op->settings = settings;", "!op->settings) op->settings = settings;", (REPEATED,)),
     Mutant("R6", "running statistics are written again", "integration/torch/replay.cpp",
            "const bool hidden = op.facts->writes[i] == 2 && op.hidden_write;", "const bool hidden = false;", (RULES, "-k", "r6")),
     Mutant("R7", "nothing is copied before a write", "integration/torch/values.cpp",
