@@ -17,7 +17,9 @@ std::size_t CachingAllocator::rounded_bytes(const void* pointer) const noexcept 
 
 void CachingAllocator::free_locked(void* pointer) noexcept {
   const std::size_t offset = offset_of(pointer);
-  counts_.remove(size_of(pointer), rounded_bytes(pointer));
+  const std::size_t requested = size_of(pointer), rounded = rounded_bytes(pointer);
+  counts_.remove(requested, rounded);
+  if (pools_.wanted()) pools_.remove(requested, rounded);
   bool recorded = false;
   if (offset >= small_zone_bytes_) {
     Piece& piece = piece_of(pointer);
@@ -220,6 +222,22 @@ void CachingAllocator::reset_peaks() noexcept {
   const Hold hold(lock_);
   counts_.reset_peaks();
   arena_.reset_peak();
+}
+
+PoolStatistics CachingAllocator::pool_statistics(std::size_t* pending_bytes) const noexcept {
+  const Hold hold(lock_);
+  if (pending_bytes != nullptr) *pending_bytes = pending_bytes_;
+  return pools_.show();
+}
+
+void CachingAllocator::reset_pool_peaks() noexcept {
+  const Hold hold(lock_);
+  pools_.reset_peaks();
+}
+
+void CachingAllocator::reset_pool_totals() noexcept {
+  const Hold hold(lock_);
+  pools_.reset_totals();
 }
 
 void CachingAllocator::visit_live(const std::function<void(void*, std::size_t, Tag)>& show) const {

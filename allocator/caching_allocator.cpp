@@ -25,6 +25,7 @@ AllocatorOptions checked(const Device& device, AllocatorOptions options) {
   require(small == 0 || (options.rounding_bytes >= 64 && small % options.rounding_bytes == 0 && small <= kSlabBytes / 2 &&
                          small / options.rounding_bytes <= kMaxSmallClasses),
           "small_limit_bytes", small, "0, or a multiple of rounding_bytes (of 64 or more), at most 8192 bytes and 32 classes");
+  require(options.pool_limit_bytes == 0 || small == 0, "small_limit_bytes", small, "0 where requests are counted by pool_limit_bytes");
   if (device.page_bytes() > kSlabBytes) options.small_limit_bytes = 0;  // a page would hold several slabs
   if (options.arena_bytes == 0) {
     const std::size_t wanted = std::clamp<std::size_t>(device.capacity_bytes(), std::size_t{1} << 20, std::size_t{1} << 40) * 16;
@@ -44,6 +45,7 @@ CachingAllocator::CachingAllocator(Device& device, AllocatorOptions options)
       rounding_(options.rounding_bytes),
       min_piece_bytes_(options.small_limit_bytes + options.rounding_bytes),
       small_zone_bytes_(0),
+      pools_(options.pool_limit_bytes),
       arena_(device, options.arena_bytes),
       slabs_(arena_, zone_bytes(arena_, options), options.rounding_bytes, options.small_limit_bytes, options.caches),
       heap_(arena_, zone_bytes(arena_, options), min_piece_bytes_, options.caches) {
@@ -87,10 +89,15 @@ inline bool CachingAllocator::take_piece_locked(std::size_t bytes, void*& pointe
   Piece* const piece = stack.pieces[--stack.count];
   piece->requested = bytes;
   piece->tag.store(Tag{}, std::memory_order_relaxed);
-  counts_.add(bytes, rounded, allocations_per_class_[piece->size_class]);
+  count_in_locked(*piece);
   pointer = arena_.base() + piece->offset;
   last_piece_ = piece;
   return true;
+}
+
+inline void CachingAllocator::count_in_locked(const Piece& piece) noexcept {
+  counts_.add(piece.requested, piece.bytes, allocations_per_class_[piece.size_class]);
+  if (pools_.wanted()) pools_.add(piece.requested, piece.bytes);
 }
 
 // The planned piece that is expected next, if it has that size and its bytes are free: nothing is searched. Whatever else is left to the slow path, which may pass pieces over.
@@ -105,7 +112,7 @@ inline bool CachingAllocator::take_hit_locked(std::size_t bytes, void*& pointer)
 void* CachingAllocator::handed_out_locked(Piece& piece, std::size_t bytes) noexcept {
   piece.requested = bytes;
   piece.tag.store(Tag{}, std::memory_order_relaxed);
-  counts_.add(bytes, piece.bytes, allocations_per_class_[piece.size_class]);
+  count_in_locked(piece);
   last_piece_ = &piece;
   return arena_.base() + piece.offset;
 }
@@ -219,6 +226,7 @@ inline bool CachingAllocator::keep_piece_locked(std::size_t offset) noexcept {
     heap_.give_planned(piece);
   }
   counts_.remove(requested, rounded);
+  if (pools_.wanted()) pools_.remove(requested, rounded);
   return true;
 }
 

@@ -33,6 +33,7 @@
 #include "allocator/device.hpp"
 #include "allocator/piece_heap.hpp"
 #include "allocator/planned_step.hpp"
+#include "allocator/pool_counts.hpp"
 #include "allocator/slab_heap.hpp"
 #include "allocator/types.hpp"
 
@@ -82,6 +83,10 @@ class CachingAllocator {
   std::size_t small_limit_bytes() const noexcept { return small_limit_; }
   bool caches() const noexcept { return heap_.caches(); }
   void reset_peaks() noexcept;
+  // Of the options' pool_limit_bytes; pending_bytes in the same moment. Their peaks and totals are reset apart from the rest.
+  PoolStatistics pool_statistics(std::size_t* pending_bytes = nullptr) const noexcept;
+  void reset_pool_peaks() noexcept;
+  void reset_pool_totals() noexcept;
   // Shows every live allocation; `show` runs with no lock held, on a copy made under it.
   void visit_live(const std::function<void(void*, std::size_t, Tag)>& show) const;
   // All committed memory outside slabs, in address order; stretches that touch belong to the same pages. On a device with slabs they are not in it.
@@ -108,6 +113,7 @@ class CachingAllocator {
   bool take_piece_locked(std::size_t bytes, void*& pointer) noexcept;
   bool take_hit_locked(std::size_t bytes, void*& pointer) noexcept;
   void* handed_out_locked(Piece& piece, std::size_t bytes) noexcept;
+  void count_in_locked(const Piece& piece) noexcept;
   static void* told(AllocationObserver& observer, void* pointer, std::size_t bytes) noexcept;
   void* allocate_slow(std::size_t bytes, StreamId stream) noexcept;
   void* allocate_locked(std::size_t bytes, StreamId stream) noexcept;
@@ -137,6 +143,7 @@ class CachingAllocator {
 
   // under the lock
   Counts counts_;
+  PoolCounts pools_;
   struct {
     void* pointer = nullptr;
     Record* record = nullptr;

@@ -14,6 +14,24 @@
 
 namespace reprise {
 
+// A level as its peak and the room below it.
+struct PeakCount {
+  std::int64_t room = 0;
+  std::int64_t peak = 0;
+  void add(std::size_t bytes) noexcept {
+    room -= static_cast<std::int64_t>(bytes);
+    if (room >= 0) return;
+    peak -= room;
+    room = 0;
+  }
+  void remove(std::size_t bytes) noexcept { room += static_cast<std::int64_t>(bytes); }
+  void reset_peak() noexcept {
+    peak -= room;
+    room = 0;
+  }
+  std::size_t now() const noexcept { return static_cast<std::size_t>(peak - room); }
+};
+
 class Counts {
  public:
   void add(std::size_t requested, std::size_t rounded, std::uint64_t& allocations) noexcept {
@@ -42,25 +60,8 @@ class Counts {
   }
 
  private:
-  struct Count {
-    std::int64_t room = 0;
-    std::int64_t peak = 0;
-    void add(std::size_t bytes) noexcept {
-      room -= static_cast<std::int64_t>(bytes);
-      if (room >= 0) return;
-      peak -= room;
-      room = 0;
-    }
-    void remove(std::size_t bytes) noexcept { room += static_cast<std::int64_t>(bytes); }
-    void reset_peak() noexcept {
-      peak -= room;
-      room = 0;
-    }
-    std::size_t now() const noexcept { return static_cast<std::size_t>(peak - room); }
-  };
-
-  Count live_;
-  Count allocated_;
+  PeakCount live_;
+  PeakCount allocated_;
   std::uint64_t frees_ = 0;
 };
 

@@ -9,6 +9,24 @@ std::string differs(const char* number, const char* what, std::size_t found, std
   return std::string(number) + ": " + what + " is " + std::to_string(found) + ", expected " + std::to_string(expected);
 }
 
+std::string check_tally(const Tally& all, const Tally& small, const Tally& large) {
+  for (const Tally* const tally : {&all, &small, &large}) {
+    if (tally->now < 0 || tally->now > tally->peak) return "N2: a pool's level is " + std::to_string(tally->now) + ", its peak " + std::to_string(tally->peak);
+  }
+  return all.now == small.now + large.now ? ""
+                                          : differs("N2", "the pools' sum", static_cast<std::size_t>(small.now + large.now), static_cast<std::size_t>(all.now));
+}
+
+std::string check_pools(const PoolStatistics& pools, std::size_t live, std::size_t allocated) {
+  const auto bytes = [](const Tally& tally) { return static_cast<std::size_t>(tally.now); };
+  if (bytes(pools.all.requested_bytes) != live) return differs("N2", "the pools' requested bytes", bytes(pools.all.requested_bytes), live);
+  if (bytes(pools.all.allocated_bytes) != allocated) return differs("N2", "the pools' allocated bytes", bytes(pools.all.allocated_bytes), allocated);
+  for (const auto member : {&PoolTallies::allocations, &PoolTallies::allocated_bytes, &PoolTallies::requested_bytes}) {
+    if (auto wrong = check_tally(pools.all.*member, pools.small.*member, pools.large.*member); !wrong.empty()) return wrong;
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string PieceHeap::check_piece(const Piece& piece) const {
@@ -179,6 +197,7 @@ std::string CachingAllocator::check_sums_locked() const {
   });
   if (counts_.live_bytes() != live) return differs("B1", "live bytes", counts_.live_bytes(), live);
   if (counts_.allocated_bytes() != pieces + objects) return differs("B2", "allocated bytes", counts_.allocated_bytes(), pieces + objects);
+  if (auto wrong = pools_.wanted() ? check_pools(pools_.show(), live, pieces) : std::string(); !wrong.empty()) return wrong;
   std::size_t pending_pieces = 0;
   std::size_t pending_objects = 0;
   for (const Pending& pending : pending_) {

@@ -37,7 +37,7 @@ struct Piece {
   Piece* bin_previous = nullptr;
   Piece* bin_next = nullptr;
   std::size_t holes = 0;   // free pieces only
-  std::uint32_t slot = 0;  // planned ones only
+  std::uint32_t slot = 0;  // of planned ones; of others before which step they were asked for, 0: within one
 };
 
 // Hands out piece records; stable addresses, never returned before the pool dies. Throws nothing: nullptr when memory is out.

@@ -188,6 +188,11 @@ std::size_t PieceHeap::trim_index(FreeIndex& index, std::size_t pages) noexcept 
 
 std::size_t PieceHeap::trim(std::size_t bytes, StreamId stream) noexcept {
   lobby_bytes_ = 0;
+  swept_ = false;
+  return give_back(bytes, stream);
+}
+
+std::size_t PieceHeap::give_back(std::size_t bytes, StreamId stream) noexcept {
   Stream* const own = stream_of(stream);
   give_cached();
   if (own == nullptr || !wait_for_streams()) return 0;
@@ -230,7 +235,11 @@ Piece* PieceHeap::finish(Piece* piece, StreamId stream) noexcept {
   piece->size_class = static_cast<std::uint8_t>(std::bit_width(piece->bytes - 1));
   piece->stack = caches_ && stream == 0 ? &cache_.stack_for(piece->bytes) : &no_stack_;
   used_bytes_ += piece->bytes;
-  if (fill_holes(piece) && table_.set(piece->offset, piece)) return piece;
+  if (fill_holes(piece) && table_.set(piece->offset, piece)) {
+    piece->slot = planning() ? 0 : step_number_;
+    if (!planning()) carried_bytes_ += piece->bytes;
+    return piece;
+  }
   used_bytes_ -= piece->bytes;
   piece->state = PieceState::kFree;
   piece = absorb(piece);
@@ -315,6 +324,7 @@ void PieceHeap::give(Piece* piece) noexcept {
 void PieceHeap::give_to_index(Piece* piece) noexcept {
   table_.set(piece->offset, nullptr);
   used_bytes_ -= piece->bytes;
+  if (piece->slot == step_number_) carried_bytes_ -= piece->bytes;
   piece->state = PieceState::kFree;
   piece->holes = 0;
   insert_free(absorb(piece));

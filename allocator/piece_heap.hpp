@@ -12,7 +12,10 @@
 //
 // Planned: while a PlannedStep is followed, one piece of the heap, the region, is served from by plan (piece_heap_planned.cpp); nothing is cached meanwhile,
 // so that every request asks the plan. Afterwards it is parked: what is asked for between two steps lies outside, so that nothing is in the next one's way, as long as
-// that commits no more than a kLobby-th of it (two pages, where that is less), all steps together. Beyond that, or where a request would fail, the region is ordinary pieces again, live and free ones.
+// that commits no more than a kLobby-th of it (two pages, where that is less), all steps together. Beyond that, or where a request would fail, the region is ordinary
+// pieces again, live and free ones. Where nothing is cached by size and no more than a page of what was asked for since the last step is
+// still there, what was committed beside it is given back then, when the next step begins: who needs so much has the region's bytes from then on. Once; and never again
+// if somebody is in the next one's way after it.
 //
 // Threads: under the allocator's lock. Cost: take_cached and keep touch the piece and one line; a warm take and give the piece, its neighbours
 // and two bins; no device call.
@@ -115,6 +118,10 @@ class PieceHeap {
   Stream* stream_of(StreamId id) noexcept;
   void give_to_index(Piece* piece) noexcept;
   Piece* take_full(Stream& own, std::size_t bytes) noexcept;
+  std::size_t give_back(std::size_t bytes, StreamId stream) noexcept;
+  bool claim(const std::shared_ptr<const PlannedStep>& step) noexcept;
+  std::size_t lobby_limit() const noexcept { return std::max(region_->bytes / kLobby, 2 * arena_.page_bytes()); }
+  void sweep_lobby() noexcept;
   Piece* take_stretch(Stream& own, std::size_t bytes) noexcept;
   std::size_t stretch_in(const Piece& piece, std::size_t bytes) const noexcept;
   void insert_free(Piece* piece) noexcept;
@@ -169,6 +176,9 @@ class PieceHeap {
   std::size_t region_base_ = kNoCap;  // where the last region was: what repeats comes back there
   bool parked_ = false;
   std::size_t lobby_bytes_ = 0;         // committed outside while it was parked, since it moved or memory was given back
+  bool swept_ = false, sweeps_ = true;  // since then; ever again
+  std::size_t carried_bytes_ = 0;       // asked for between the last step and the next one, and still there
+  std::uint32_t step_number_ = 1;       // in the slot of what is counted there
   unsigned steps_here_ = 0;             // served there since it moved
   std::unique_ptr<Stream> own_stream_;  // stream 0, found without a lookup
   std::unordered_map<StreamId, std::unique_ptr<Stream>> other_streams_;

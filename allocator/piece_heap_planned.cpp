@@ -11,7 +11,19 @@ bool PieceHeap::begin_planned(const std::shared_ptr<const PlannedStep>& step) no
   end_planned();
   if (step == nullptr || step->region_bytes() == 0) return false;
   give_cached();
-  if (claim_here(step, 0) || claim_free(step)) return true;
+  const bool claimed = claim(step);
+  carried_bytes_ = 0;
+  ++step_number_;
+  return claimed;
+}
+
+bool PieceHeap::claim(const std::shared_ptr<const PlannedStep>& step) noexcept {
+  if (claim_here(step, 0)) {
+    sweep_lobby();
+    return true;
+  }
+  if (swept_) sweeps_ = false;
+  if (claim_free(step)) return true;
   if (steps_here_ < kStepsBeforeAMove && claim_here(step, kMostStrangers)) return true;
   return claim_anywhere(step) || claim_here(step, kMostStrangers);
 }
@@ -136,8 +148,17 @@ bool PieceHeap::claim_taken(Piece* piece) noexcept {
   region_ = mark_as_region(piece);
   region_base_ = piece->offset;
   lobby_bytes_ = 0;
+  swept_ = false;
   planned_.begin(region_base_);
   return true;
+}
+
+// What overflows the lobby (an optimizer's temporaries) is served from the region from then on: what was committed for it before is not wanted any more.
+void PieceHeap::sweep_lobby() noexcept {
+  if (caches_ || swept_ || !sweeps_ || lobby_bytes_ <= lobby_limit() || carried_bytes_ > arena_.page_bytes()) return;
+  swept_ = true;
+  give_back(kNoCap, 0);
+  lobby_bytes_ = lobby_limit() - 2 * arena_.page_bytes();  // room for what is small
 }
 
 // Offset and size are the plan's, so nothing is searched or cut.
@@ -179,7 +200,7 @@ bool PieceHeap::opens_the_region_for(std::size_t bytes) noexcept {
   if (!parked_) return false;
   const std::size_t page = arena_.page_bytes();
   lobby_bytes_ += (bytes + page - 1) / page * page;
-  return lobby_bytes_ > std::max(region_->bytes / kLobby, 2 * page) && end_planned();
+  return lobby_bytes_ > lobby_limit() && end_planned();
 }
 
 bool PieceHeap::end_planned() noexcept {
@@ -215,6 +236,7 @@ void PieceHeap::dissolve(const std::vector<Piece*>& live) noexcept {
     before = tile(before, offset, piece->offset);
     piece->before = before;
     (before != nullptr ? before->after : first_) = piece;
+    piece->slot = 0;
     if (!piece->recorded && caches_) piece->stack = &cache_.stack_for(piece->bytes);
     before = piece;
     offset = piece->offset + piece->bytes;

@@ -18,7 +18,8 @@ struct AllocatorOptions {
   std::size_t small_limit_bytes = 1024;  // requests up to here are served from slabs; 0: every request is a piece
   bool caches = true;                    // false: what is freed goes back to its slab or joins its neighbours at once
   std::size_t cap_bytes = kNoCap;
-  std::size_t arena_bytes = 0;  // addresses to reserve; 0: a multiple of the device's capacity
+  std::size_t arena_bytes = 0;       // addresses to reserve; 0: a multiple of the device's capacity
+  std::size_t pool_limit_bytes = 0;  // requests up to here and above are counted apart (pool_statistics()); 0: they are not. Wants small_limit_bytes = 0
 };
 
 // What an owner may say about its allocation. 8 bytes, kept out of band, meaning nothing to the allocator.
@@ -57,6 +58,20 @@ struct Statistics {
   std::uint64_t pressure_calls = 0;
   std::uint64_t pressure_bytes = 0;  // what the callback said it freed
   std::array<std::uint64_t, kSizeClasses> allocations_per_class{};
+};
+
+// One count; given and taken_back since their last reset.
+struct Tally {
+  std::int64_t now = 0;
+  std::int64_t peak = 0;
+  std::int64_t given = 0;
+  std::int64_t taken_back = 0;
+};
+struct PoolTallies {
+  Tally allocations, allocated_bytes, requested_bytes;
+};
+struct PoolStatistics {
+  PoolTallies all, small, large;
 };
 
 // A part of the committed memory, in one state from end to end. kPending: freed, waiting for a Fence. kFree includes what is cached.

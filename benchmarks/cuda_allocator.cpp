@@ -2,7 +2,7 @@
 // native.
 // One process, native and ours in turn, so that what disturbs the machine disturbs both. On a *simulated* device: its driver calls cost next to nothing.
 //
-// usage: reprise_cuda_allocator_pairs [ROUNDS], with the simulated CUDA libraries preloaded (./dev bench cuda_allocator does that)
+// usage: reprise_cuda_allocator_pairs [ROUNDS [ours|planned|forwarded [PATTERN]]], with the simulated CUDA libraries preloaded (./dev bench cuda_allocator does that)
 // Prints for each pattern and round: PATTERN ours|planned|forwarded NATIVE OURS
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <string_view>
 #include <vector>
 
 #include "allocator/caching_allocator.hpp"
@@ -162,15 +163,20 @@ int main(int count, char** arguments) {
   std::mt19937_64 random(7);
   Sizes mixed(200);
   for (std::size_t& bytes : mixed) bytes = 512 + random() % (std::size_t{1} << (10 + random() % 13));
-  const std::vector<Pattern> patterns = {
+  std::vector<Pattern> patterns = {
       {"512_B", [](CUDAAllocator& a) { return tight(a, 512); }},
       {"64_KiB", [](CUDAAllocator& a) { return tight(a, 64 << 10); }},
       {"4_MiB", [](CUDAAllocator& a) { return tight(a, 4 << 20); }},
       {"64_live_4_MiB", [](CUDAAllocator& a) { return among_live(a, 4 << 20); }},
       {"400_mixed", [&](CUDAAllocator& a) { return stack_order(a, mixed); }},
   };
-  compare("ours", patterns, rounds, *native, *ours, kNoPool);
-  compare_planned(patterns, rounds, *native, *ours);
+  reprise::cuda_memory()->core_of(0);  // with what a process has that uses the GPU: whose a pointer is must be asked
+  const std::string_view only = count > 2 ? arguments[2] : "", pattern = count > 3 ? arguments[3] : "";
+  if (!pattern.empty()) std::erase_if(patterns, [&](const Pattern& one) { return one.name != pattern; });
+  const auto wanted = [&](std::string_view what) { return only.empty() || only == what; };
+  if (wanted("ours")) compare("ours", patterns, rounds, *native, *ours, kNoPool);
+  if (wanted("planned")) compare_planned(patterns, rounds, *native, *ours);
+  if (!wanted("forwarded")) return 0;
   const c10::MempoolId_t pool{0, 4711};
   ours->createOrIncrefPool(0, pool, nullptr);
   compare("forwarded", patterns, rounds, *native, *ours, pool);

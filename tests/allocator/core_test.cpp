@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <random>
 #include <stdexcept>
 
@@ -293,6 +294,32 @@ TEST(Zero, IsServedAsOneByte) {
   void* const pointer = allocator.allocate(0);
   EXPECT_EQ(allocator.size_of(pointer), 1u);
   allocator.deallocate(pointer);
+}
+
+TEST(Pools, CountRequestsUpToALimitAndAboveApart) {
+  SimulatedDevice device(std::size_t{64} << 20, std::size_t{1} << 16);
+  CachingAllocator allocator(device, {.rounding_bytes = 512, .small_limit_bytes = 0, .caches = false, .pool_limit_bytes = 1 << 20});
+  void* const small = allocator.allocate(1 << 20);
+  void* const large = allocator.allocate((1 << 20) + 1);
+  void* const gone = allocator.allocate(100, 3);
+  ASSERT_TRUE(allocator.record_stream(gone, 4));
+  allocator.deallocate(gone);
+  const auto shown = [](const Tally& tally) { return std::array{tally.now, tally.peak, tally.given, tally.taken_back}; };
+  PoolStatistics pools = allocator.pool_statistics();
+  EXPECT_EQ(shown(pools.all.allocations), (std::array<std::int64_t, 4>{2, 3, 3, 1}));
+  EXPECT_EQ(shown(pools.small.allocated_bytes), (std::array<std::int64_t, 4>{1 << 20, (1 << 20) + 512, (1 << 20) + 512, 512}));
+  EXPECT_EQ(shown(pools.small.requested_bytes), (std::array<std::int64_t, 4>{1 << 20, (1 << 20) + 100, (1 << 20) + 100, 100}));
+  EXPECT_EQ(shown(pools.large.allocated_bytes), (std::array<std::int64_t, 4>{(1 << 20) + 512, (1 << 20) + 512, (1 << 20) + 512, 0}));
+  EXPECT_EQ(allocator.check_invariants(), "");
+  allocator.reset_pool_peaks();
+  allocator.reset_pool_totals();
+  allocator.deallocate(small);
+  allocator.deallocate(large);
+  pools = allocator.pool_statistics();
+  EXPECT_EQ(shown(pools.all.allocations), (std::array<std::int64_t, 4>{0, 2, 0, 2}));
+  EXPECT_EQ(shown(pools.large.requested_bytes), (std::array<std::int64_t, 4>{0, (1 << 20) + 1, 0, (1 << 20) + 1}));
+  EXPECT_EQ(allocator.statistics().peak_live_bytes, std::size_t{2 << 20} + 101) << "the others' peaks are their own";
+  EXPECT_THROW(CachingAllocator(device, {.pool_limit_bytes = 1 << 20}), std::invalid_argument);
 }
 
 }  // namespace

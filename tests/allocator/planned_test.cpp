@@ -253,6 +253,73 @@ TEST(Planned, WhatIsLargeBetweenStepsGetsTheRegionsBytes) {
   EXPECT_EQ(one.allocator.statistics().reserved_bytes, 0u);
 }
 
+// Steps of one piece, as on CUDA (nothing is cached by size); between two of them whatever is asked for: up to 16 KiB lie in the lobby.
+struct BetweenSteps {
+  BetweenSteps() : allocator(device, {.small_limit_bytes = 0, .caches = false}) {}
+  ~BetweenSteps() { EXPECT_EQ(allocator.check_invariants(), ""); }
+  void run_step() {
+    ASSERT_TRUE(allocator.begin_planned(step));
+    at_begin = allocator.statistics().reserved_bytes;
+    allocator.deallocate(allocator.allocate(kMega));
+    EXPECT_TRUE(allocator.end_planned(step.get()));
+  }
+  void run_optimizer() {  // the first of its temporaries finds room in the lobby, once
+    void *const a = allocator.allocate(12 * kKilo), *const b = allocator.allocate(500 * kKilo);
+    allocator.deallocate(a);
+    allocator.deallocate(b);
+  }
+  SimulatedDevice device{256 * kMega, 4096};
+  CachingAllocator allocator;
+  std::shared_ptr<const PlannedStep> step = planned({{.bytes = kMega, .dies_before = 1}});
+  std::size_t at_begin = 0;
+};
+
+TEST(Planned, WhatOverflowedTheLobbyIsGivenBackWithTheNextStep) {
+  BetweenSteps one;
+  std::uint64_t calls = 0;
+  for (int i = 0; i < 6; ++i) {
+    one.run_step();
+    EXPECT_EQ(one.at_begin, kMega);
+    one.run_optimizer();
+    if (i == 2) calls = one.allocator.statistics().device_calls;
+  }
+  EXPECT_EQ(one.allocator.statistics().device_calls, calls);
+  EXPECT_EQ(one.allocator.statistics().planned_misses, 0u);
+}
+
+TEST(Planned, TheLobbyIsKeptForWhatIsAskedForBeforeEveryStep) {
+  BetweenSteps one;
+  void* batch = nullptr;
+  for (int i = 0; i < 8; ++i) {
+    void* const fresh = one.allocator.allocate(8 * kKilo);
+    one.allocator.deallocate(batch);
+    batch = fresh;
+    one.run_step();
+    one.run_optimizer();
+  }
+  EXPECT_EQ(one.allocator.statistics().peak_reserved_bytes, kMega + 12 * kKilo + 2 * 8 * kKilo);
+  EXPECT_EQ(one.allocator.statistics().planned_misses, 0u);
+  one.allocator.deallocate(batch);
+}
+
+TEST(Planned, TheLobbyIsKeptOnceSomebodyWasInTheWayWithoutIt) {
+  BetweenSteps one;
+  void* seldom = nullptr;
+  std::uint64_t calls = 0;
+  for (int i = 0; i < 40; ++i) {
+    if (i % 8 == 7) {
+      void* const fresh = one.allocator.allocate(12 * kKilo);
+      one.allocator.deallocate(seldom);
+      seldom = fresh;
+    }
+    one.run_step();
+    one.run_optimizer();
+    if (i == 20) calls = one.allocator.statistics().device_calls;
+  }
+  EXPECT_EQ(one.allocator.statistics().device_calls, calls);
+  one.allocator.deallocate(seldom);
+}
+
 TEST(Planned, WhatIsFreeElsewhereIsGivenBackBeforeTheRegionIsCommittedAgain) {
   Simulated one;
   const auto step = planned({{.bytes = kMega, .dies_before = 1}});

@@ -65,6 +65,25 @@ def streams_that_torch_did_not_make_are_native_s(device):
 
 
 @own
+def what_a_pool_made_is_freed_into_it_while_caching_is_off(device):
+    """Native decides how raw_delete() frees by what is on at the time of the free; memory passed on to it is freed as what it was made as."""
+    before, pool = torch.cuda.memory_allocated(), torch.cuda.MemPool()
+    with torch.cuda.use_mem_pool(pool):
+        pooled = new(20)
+    torch.cuda.caching_allocator_enable(False)
+    try:
+        frees = device.calls("cudaFree")
+        del pooled
+        assert device.calls("cudaFree") == frees
+        raw = torch.cuda.caching_allocator_alloc(MIB)
+        torch.cuda.caching_allocator_delete(raw)
+        assert device.calls("cudaFree") == frees + 1
+    finally:
+        torch.cuda.caching_allocator_enable(True)
+    assert torch.cuda.memory_allocated() == before
+
+
+@own
 def sharing_between_processes_is_refused_in_words(device):
     try:
         new(1).untyped_storage()._share_cuda_()

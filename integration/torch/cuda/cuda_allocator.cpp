@@ -1,26 +1,21 @@
 #include "integration/torch/cuda/cuda_allocator.hpp"
 
 #include <c10/cuda/CUDAFunctions.h>
-#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
 #include <c10/util/env.h>
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <utility>
 
 #include "allocator/cuda/driver.hpp"
-#include "integration/torch/budgeted.hpp"
-#include "integration/torch/cpu_allocator.hpp"
 #include "integration/torch/overflow.hpp"
 
 namespace reprise::cuda {
 
 namespace {
 
-using c10::CachingAllocator::format_size;
 using c10::CachingAllocator::StatType;
 
 std::atomic<CudaAllocator*> installed{nullptr};
@@ -44,9 +39,15 @@ cudaStream_t handle_of(const c10::cuda::CUDAStream& stream) { return stream.id()
 
 }  // namespace
 
+CudaAllocator::CudaAllocator(CUDAAllocator& native) : MinorForwarding(native), native_delete_(native.isEnabled() ? native.raw_deleter() : nullptr) {}
+
 DeviceMemory* CudaAllocator::memory_of(c10::DeviceIndex device) {
+  DeviceMemory* const memory = made_memory_of(device);
+  return memory != nullptr ? memory : make_memory_of(device);
+}
+
+DeviceMemory* CudaAllocator::make_memory_of(c10::DeviceIndex device) {
   Slot& slot = slots_.at(static_cast<std::size_t>(device));
-  if (DeviceMemory* const memory = slot.memory.load(std::memory_order_acquire)) return memory;
   std::call_once(slot.asked, [&] {
     std::string why;
     slot.memory = DeviceMemory::make(device, slot.fraction, why).release();  // lives as long as the process
@@ -63,7 +64,9 @@ DeviceMemory* CudaAllocator::memory_of(c10::DeviceIndex device) {
   return slot.memory.load(std::memory_order_acquire);
 }
 
-DeviceMemory* CudaAllocator::made_memory_of(c10::DeviceIndex device) const { return slots_.at(static_cast<std::size_t>(device)).memory.load(); }
+DeviceMemory* CudaAllocator::made_memory_of(c10::DeviceIndex device) const {
+  return slots_.at(static_cast<std::size_t>(device)).memory.load(std::memory_order_acquire);
+}
 
 DeviceMemory* CudaAllocator::owner_of(const void* pointer) const {
   const int count = served_devices_.load(std::memory_order_acquire);
@@ -126,9 +129,15 @@ void* CudaAllocator::raw_alloc_with_stream(std::size_t bytes, cudaStream_t strea
   return ask_native(index, [&] { return native_.raw_alloc_with_stream(bytes, stream); });
 }
 
-void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream) {
-  Context context = history_.wanted() ? history_.context(RecordContext::STATE) : nullptr;
-  void* pointer = memory.allocate(bytes, stream);
+// Fast: the core has it, and nobody records history.
+inline void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream) {
+  void* const pointer = memory.allocate(bytes, stream);
+  if (pointer == nullptr || history_.wanted()) return serve_rest(memory, pointer, bytes, stream);
+  if (c10::memoryProfilingEnabled()) report(pointer, static_cast<std::int64_t>(bytes), memory);
+  return pointer;
+}
+
+void* CudaAllocator::serve_rest(DeviceMemory& memory, void* pointer, std::size_t bytes, cudaStream_t stream) {
   if (pointer == nullptr && routes_.none()) {  // native gives nothing back while it serves a capture
     native_.emptyCache(Pool{0, 0});
     memory.native_reserves(static_cast<std::size_t>(reserved_by_native(memory.index())));
@@ -141,32 +150,12 @@ void* CudaAllocator::serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t
     throw_out_of_memory(memory, bytes, stream);
   }
   if (history_.wanted()) {
+    Context context = history_.context(RecordContext::STATE);
     history_.pages_changed(memory.index(), memory.device().take_changes(), context);
     history_.allocated(memory.index(), pointer, bytes, stream, std::move(context));
   }
   if (c10::memoryProfilingEnabled()) report(pointer, static_cast<std::int64_t>(bytes), memory);
   return pointer;
-}
-
-void CudaAllocator::throw_out_of_memory(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream) {
-  memory.count_out_of_memory();
-  const auto [free_bytes, total_bytes] = native_.getMemoryInfo(memory.index());
-  if (history_.wanted()) history_.ran_out(memory.index(), free_bytes, bytes, stream, history_.context(RecordContext::STATE));
-  std::vector<torch_allocator::OutOfMemoryObserver> observers;
-  {
-    const std::lock_guard<std::mutex> lock(observers_mutex_);
-    observers = observers_;
-  }
-  const Statistics now = memory.core().statistics();
-  for (const auto& observer : observers) observer(memory.index(), bytes, total_bytes, free_bytes);
-  const std::size_t limit = memory.limit();
-  const std::string of_block = memory.block_bytes() == 0 ? "" : " of its block of " + format_size(memory.block_bytes());
-  TORCH_CHECK_WITH(OutOfMemoryError, false, "CUDA out of memory. Tried to allocate ", format_size(bytes), ". GPU ", static_cast<int>(memory.index()),
-                   " has a total capacity of ", format_size(total_bytes), " of which ", format_size(free_bytes), " is free. reprise holds ",
-                   format_size(now.reserved_bytes), of_block, ", of which ", format_size(now.live_bytes), " is live; torch's own allocator holds ",
-                   format_size(static_cast<std::size_t>(reserved_by_native(memory.index()))), "; the limit on both is ",
-                   limit == kNoCap ? std::string("the device") : format_size(limit), ".");
-  std::abort();  // not reached: the check throws
 }
 
 void* CudaAllocator::take_from_pools(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream) {
@@ -188,35 +177,30 @@ void CudaAllocator::enable(bool value) {
   enabled_ = value;
 }
 
-void* CudaAllocator::take_overflow(c10::DeviceIndex device, std::size_t bytes) {
-  if (!overflow::allowed() || !routes_.none() || budgeted_device() != c10::Device(c10::DeviceType::CUDA, device)) return nullptr;
-  void* const pointer = overflow::allocate(bytes);
-  if (pointer != nullptr) tell_of_overflow(pointer, static_cast<long long>(bytes));
-  return pointer;
-}
-
-bool CudaAllocator::give_overflow_back(void* pointer) {
-  const std::size_t bytes = overflow::size_of(pointer);
-  if (bytes == 0) return false;
-  if (budgeted_device().is_cuda()) {
-    const c10::cuda::CUDAGuard there(budgeted_device());
-    c10::cuda::device_synchronize();
-  }
-  tell_of_overflow(pointer, -static_cast<long long>(bytes));
-  return overflow::deallocate(pointer);
+void CudaAllocator::raw_delete(void* pointer) {
+  const bool overflowed = overflow::live_bytes() > 0 && overflow::size_of(pointer) > 0;
+  enabled_.load(std::memory_order_relaxed) || overflowed || owner_of(pointer) != nullptr ? free(pointer) : native_.raw_delete(pointer);
 }
 
 void CudaAllocator::free(void* pointer) {
   DeviceMemory* const memory = owner_of(pointer);  // nobody's, if it is nullptr
-  if (memory == nullptr) {
-    if (pointer == nullptr || (overflow::live_bytes() > 0 && give_overflow_back(pointer))) return;
-    return native_.raw_delete(pointer);
-  }
-  const bool profiled = c10::memoryProfilingEnabled();
-  const std::size_t bytes = history_.wanted() || profiled ? memory->size_of(pointer) : 0;
-  if (history_.wanted()) history_.freed(memory->index(), pointer, bytes, nullptr, history_.context(RecordContext::ALL));
+  if (memory == nullptr) return free_others(pointer);
+  if (history_.wanted() || c10::memoryProfilingEnabled()) return free_told(*memory, pointer);
   memory->deallocate(pointer);
-  if (profiled) report(pointer, -static_cast<std::int64_t>(bytes), *memory);
+}
+
+// The deleter's way: what native handed out through us was made while it cached, whatever it does now (W7). Others may have made what raw_delete() is given.
+void CudaAllocator::free_others(void* pointer) {
+  if (pointer == nullptr || (overflow::live_bytes() > 0 && give_overflow_back(pointer))) return;
+  if (native_delete_ != nullptr) return native_delete_(pointer);
+  native_.raw_delete(pointer);
+}
+
+void CudaAllocator::free_told(DeviceMemory& memory, void* pointer) {
+  const std::size_t bytes = memory.size_of(pointer);
+  if (history_.wanted()) history_.freed(memory.index(), pointer, bytes, nullptr, history_.context(RecordContext::ALL));
+  memory.deallocate(pointer);
+  if (c10::memoryProfilingEnabled()) report(pointer, -static_cast<std::int64_t>(bytes), memory);
 }
 
 void CudaAllocator::report(void* pointer, std::int64_t change, const DeviceMemory& memory) const {

@@ -31,7 +31,7 @@ namespace reprise::cuda {
 
 class CudaAllocator final : public MinorForwarding {
  public:
-  using MinorForwarding::MinorForwarding;
+  explicit CudaAllocator(CUDAAllocator& native);
 
   // nullptr where the device stays native's; the reason was printed once.
   DeviceMemory* memory_of(c10::DeviceIndex device);
@@ -43,7 +43,7 @@ class CudaAllocator final : public MinorForwarding {
   c10::DeleterFnPtr raw_deleter() const override;
   void* raw_alloc(std::size_t bytes) override;
   void* raw_alloc_with_stream(std::size_t bytes, cudaStream_t stream) override;
-  void raw_delete(void* pointer) override { free(pointer); }
+  void raw_delete(void* pointer) override;
   void recordStream(const c10::DataPtr& pointer, c10::cuda::CUDAStream stream) override;
   using CUDAAllocator::recordStream;
   void enable(bool value) override;
@@ -79,8 +79,12 @@ class CudaAllocator final : public MinorForwarding {
   };
 
   DeviceMemory* owner_of(const void* pointer) const;
+  void free_told(DeviceMemory& memory, void* pointer);  // somebody records history, or profiles
+  void free_others(void* pointer);                      // of no core
   void* pass_on(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream, std::uint64_t route);
+  DeviceMemory* make_memory_of(c10::DeviceIndex device);
   void* serve(DeviceMemory& memory, std::size_t bytes, cudaStream_t stream);
+  void* serve_rest(DeviceMemory& memory, void* pointer, std::size_t bytes, cudaStream_t stream);  // nullptr: the core had none; or history is recorded
   void* take_from_pools(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream);  // of native that may be used when memory runs out; nullptr: none can
   void* take_overflow(c10::DeviceIndex device, std::size_t bytes);                         // nullptr: that is not allowed now, or there is none
   bool give_overflow_back(void* pointer);                                                  // false: not from there
@@ -92,6 +96,7 @@ class CudaAllocator final : public MinorForwarding {
   std::int64_t reserved_by_native(c10::DeviceIndex device) const;
   void report(void* pointer, std::int64_t change, const DeviceMemory& memory) const;
 
+  const c10::DeleterFnPtr native_delete_;  // of what native hands out while it caches: a call less than its raw_delete(). nullptr: not known
   std::array<Slot, kMaxDevices> slots_;
   std::atomic<int> served_devices_{0};  // one past the highest of which we serve memory
   Routes routes_;

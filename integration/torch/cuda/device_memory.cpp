@@ -22,14 +22,6 @@ using c10::CachingAllocator::StatType;
 constexpr std::size_t kRounding = 512;                    // as torch's own, so that sums agree
 constexpr std::size_t kSmallPool = std::size_t{1} << 20;  // up to here torch counts an allocation as small
 
-std::size_t rounded(std::size_t bytes) { return (bytes + kRounding - 1) / kRounding * kRounding; }
-
-template <class Change>
-void for_pools(StatArray& stats, std::size_t bytes, Change&& change) {
-  change(stats[static_cast<std::size_t>(StatType::AGGREGATE)]);
-  change(stats[static_cast<std::size_t>(bytes <= kSmallPool ? StatType::SMALL_POOL : StatType::LARGE_POOL)]);
-}
-
 void add(Stat& to, const Stat& more) {
   to.current += more.current;
   to.peak += more.peak;  // exact where one of the two never held anything; else an upper bound: the peaks may be apart in time
@@ -45,6 +37,23 @@ void add(StatArray& to, const StatArray& more) {
 StatArray in_large_pool(const Stat& stat) {
   StatArray all{};
   all[static_cast<std::size_t>(StatType::AGGREGATE)] = all[static_cast<std::size_t>(StatType::LARGE_POOL)] = stat;
+  return all;
+}
+
+Stat stat(const Tally& tally) {
+  Stat made;
+  made.current = tally.now;
+  made.peak = tally.peak;
+  made.allocated = tally.given;
+  made.freed = tally.taken_back;
+  return made;
+}
+
+StatArray by_pool(const PoolStatistics& pools, Tally PoolTallies::*which) {
+  StatArray all{};
+  all[static_cast<std::size_t>(StatType::AGGREGATE)] = stat(pools.all.*which);
+  all[static_cast<std::size_t>(StatType::SMALL_POOL)] = stat(pools.small.*which);
+  all[static_cast<std::size_t>(StatType::LARGE_POOL)] = stat(pools.large.*which);
   return all;
 }
 
@@ -132,34 +141,18 @@ std::unique_ptr<DeviceMemory> DeviceMemory::make(c10::DeviceIndex index, double 
 DeviceMemory::DeviceMemory(c10::DeviceIndex index, std::unique_ptr<CudaDevice> device)
     : index_(index),
       device_(std::move(device)),
-      core_(*device_, {.rounding_bytes = kRounding, .caches = false, .arena_bytes = device_->block_bytes()}),
+      core_(*device_,
+            {.rounding_bytes = kRounding, .small_limit_bytes = 0, .caches = false, .arena_bytes = device_->block_bytes(), .pool_limit_bytes = kSmallPool}),
       regions_(make_regions(index, core_)) {}
 
-void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) noexcept {
+void* DeviceMemory::allocate_slow(std::size_t bytes, cudaStream_t stream) noexcept {
   void* pointer = nullptr;
   try {
     pointer = core_.allocate(bytes, stream == nullptr ? 0 : device_->id_of(stream));
   } catch (const std::bad_alloc&) {  // for the number of a new stream
   }
-  if (pointer == nullptr) return nullptr;
-  if (regions_ != nullptr) regions_->add(pointer, bytes);
-  const Hold hold(counts_lock_);
-  for_pools(allocations_, bytes, [](Stat& stat) { stat.increase(1); });
-  for_pools(allocated_bytes_, bytes, [&](Stat& stat) { stat.increase(rounded(bytes)); });
-  for_pools(requested_bytes_, bytes, [&](Stat& stat) { stat.increase(bytes); });
+  if (pointer != nullptr && regions_ != nullptr) regions_->add(pointer, bytes);
   return pointer;
-}
-
-void DeviceMemory::deallocate(void* pointer) noexcept {
-  const std::size_t bytes = core_.size_of(pointer);
-  {
-    const Hold hold(counts_lock_);
-    for_pools(allocations_, bytes, [](Stat& stat) { stat.decrease(1); });
-    for_pools(allocated_bytes_, bytes, [&](Stat& stat) { stat.decrease(rounded(bytes)); });
-    for_pools(requested_bytes_, bytes, [&](Stat& stat) { stat.decrease(bytes); });
-  }
-  if (regions_ != nullptr) regions_->remove(pointer);
-  core_.deallocate(pointer);
 }
 
 bool DeviceMemory::record_stream(void* pointer, cudaStream_t stream) noexcept {
@@ -210,18 +203,20 @@ void DeviceMemory::native_reserves(std::size_t bytes) {
 
 void DeviceMemory::add_to(c10::CachingDeviceAllocator::DeviceStats& stats) const {
   const Committed committed = device_->committed();
-  const auto pending = static_cast<std::int64_t>(core_.statistics().pending_bytes);
+  std::size_t waiting = 0;
+  const PoolStatistics pools = core_.pool_statistics(&waiting);
+  const auto pending = static_cast<std::int64_t>(waiting);
+  const StatArray allocations = by_pool(pools, &PoolTallies::allocations), allocated = by_pool(pools, &PoolTallies::allocated_bytes);
   add(stats.reserved_bytes, in_large_pool(stat(committed.now, committed.peak, committed.given, committed.taken_back)));
   const std::size_t arenas = committed.now > 0 ? 1 : 0, were = committed.peak > 0 ? 1 : 0;
   add(stats.segment, in_large_pool(stat(arenas, were, arenas, 0)));  // the arena is one segment, however many pages it has
   stats.num_device_alloc += static_cast<std::int64_t>(committed.driver_gave);
   stats.num_device_free += static_cast<std::int64_t>(committed.driver_took);
-  const Hold hold(counts_lock_);
-  add(stats.allocation, allocations_);
-  add(stats.active, allocations_);
-  add(stats.allocated_bytes, allocated_bytes_);
-  add(stats.requested_bytes, requested_bytes_);
-  StatArray active = allocated_bytes_;  // and what waits for other streams
+  add(stats.allocation, allocations);
+  add(stats.active, allocations);
+  add(stats.allocated_bytes, allocated);
+  add(stats.requested_bytes, by_pool(pools, &PoolTallies::requested_bytes));
+  StatArray active = allocated;  // and what waits for other streams
   for (const StatType pool : {StatType::AGGREGATE, StatType::LARGE_POOL}) {
     Stat& bytes = active[static_cast<std::size_t>(pool)];
     bytes.current += pending;
@@ -263,27 +258,13 @@ void DeviceMemory::add_to(c10::cuda::CUDACachingAllocator::SnapshotInfo& snapsho
 
 void DeviceMemory::reset_accumulated() {
   device_->reset_totals();
-  const Hold hold(counts_lock_);
-  for (StatArray* stats : {&allocations_, &allocated_bytes_, &requested_bytes_})
-    for (Stat& stat : *stats) stat.reset_accumulated();
+  core_.reset_pool_totals();
   out_of_memory_ = retries_ = 0;
 }
 
 void DeviceMemory::reset_peaks() {
   device_->reset_peak();
-  const Hold hold(counts_lock_);
-  for (StatArray* stats : {&allocations_, &allocated_bytes_, &requested_bytes_})
-    for (Stat& stat : *stats) stat.reset_peak();
-}
-
-void DeviceMemory::count_out_of_memory() {
-  const Hold hold(counts_lock_);
-  out_of_memory_++;
-}
-
-void DeviceMemory::count_retry() {
-  const Hold hold(counts_lock_);
-  retries_++;
+  core_.reset_pool_peaks();
 }
 
 }  // namespace reprise::cuda

@@ -4,11 +4,11 @@
 // which; under vmm a GPU without it stays torch's. The block is what is free on the GPU when the first allocation comes, less a reserve for others, or less
 // where a fraction or REPRISE_BUDGET says so by then (device_memory.cpp). REPRISE_NVTX=1: every allocation is a region that compute-sanitizer knows.
 //
-// U1: allocated, requested == sums over live allocations, rounded to 512 bytes and as asked for; exact at every moment, as are their peaks
+// U1: allocated, requested == sums over live allocations, rounded to 512 bytes and as asked for; exact at every moment, as are their peaks (the core's N2)
 // U2: reserved by us + reserved by native <= limit()   (native is told what is left before it is asked for memory, we after it)
 // U3: stream 0 of the core is the device's default stream
 //
-// Threads: every function from any thread. Cost: a warm pair is two of the core's and one mutex each. Failure: allocate() is nullptr; nothing throws but make().
+// Threads: every function from any thread. Cost: a warm pair is the core's. Failure: allocate() is nullptr; nothing throws but make().
 #pragma once
 
 #include <c10/core/CachingDeviceAllocator.h>
@@ -19,7 +19,6 @@
 #include <mutex>
 #include <string>
 
-#include "allocator/biased_lock.hpp"
 #include "allocator/caching_allocator.hpp"
 #include "allocator/cuda/cuda_device.hpp"
 #include "allocator/cuda/nvtx_regions.hpp"
@@ -32,8 +31,13 @@ class DeviceMemory {
   // nullptr, and `why` in words, where the device cannot be served. fraction: torch's limit, which a block is no larger than.
   static std::unique_ptr<DeviceMemory> make(c10::DeviceIndex index, double fraction, std::string& why);
 
-  void* allocate(std::size_t bytes, cudaStream_t stream) noexcept;
-  void deallocate(void* pointer) noexcept;  // a live pointer of ours
+  void* allocate(std::size_t bytes, cudaStream_t stream) noexcept {
+    return stream == nullptr && regions_ == nullptr ? core_.allocate(bytes) : allocate_slow(bytes, stream);
+  }
+  void deallocate(void* pointer) noexcept {  // a live pointer of ours
+    if (regions_ != nullptr) regions_->remove(pointer);
+    core_.deallocate(pointer);
+  }
   bool owns(const void* pointer) const noexcept { return core_.owns(pointer); }
   // false: the note could not be made; the caller waits for the stream instead.
   bool record_stream(void* pointer, cudaStream_t stream) noexcept;
@@ -51,8 +55,8 @@ class DeviceMemory {
   void add_to(c10::cuda::CUDACachingAllocator::SnapshotInfo& snapshot, const History& history) const;
   void reset_accumulated();
   void reset_peaks();
-  void count_out_of_memory();
-  void count_retry();
+  void count_out_of_memory() { out_of_memory_++; }
+  void count_retry() { retries_++; }
 
   CachingAllocator& core() noexcept { return core_; }
   CudaDevice& device() noexcept { return *device_; }
@@ -63,9 +67,8 @@ class DeviceMemory {
   c10::DeviceIndex index() const { return index_; }
 
  private:
-  using StatArray = c10::CachingAllocator::StatArray;
-
   DeviceMemory(c10::DeviceIndex index, std::unique_ptr<CudaDevice> device);
+  void* allocate_slow(std::size_t bytes, cudaStream_t stream) noexcept;
   void set_limit(std::size_t& which, std::size_t bytes);
   bool apply_limit();  // under limit_mutex_
 
@@ -74,9 +77,7 @@ class DeviceMemory {
   CachingAllocator core_;
   const std::unique_ptr<NvtxRegions> regions_;  // nullptr, unless REPRISE_NVTX=1: then they are exactly what is live (X1)
 
-  mutable BiasedLock counts_lock_;
-  StatArray allocations_{}, allocated_bytes_{}, requested_bytes_{};
-  std::int64_t out_of_memory_ = 0, retries_ = 0;
+  std::atomic<std::int64_t> out_of_memory_{0}, retries_{0};
 
   mutable std::mutex limit_mutex_;
   std::size_t fraction_limit_ = kNoCap, budget_ = kNoCap, native_reserved_ = 0;

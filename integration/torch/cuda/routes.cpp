@@ -4,11 +4,6 @@
 
 namespace reprise::cuda {
 
-const Routes::Passing*& Routes::Passing::now() noexcept {
-  static thread_local constinit const Passing* here = nullptr;
-  return here;
-}
-
 // Which of several that want the stream is taken stays native's to say.
 Routes::Filter Routes::begin(c10::DeviceIndex device, Pool pool, Filter filter) {
   const Hold hold(lock_);
@@ -25,8 +20,7 @@ void Routes::end(c10::DeviceIndex device, Pool pool) {
   count_ = routes_.size();
 }
 
-std::uint64_t Routes::wanting(c10::DeviceIndex device, cudaStream_t stream) {
-  if (none()) return 0;
+std::uint64_t Routes::asked(c10::DeviceIndex device, cudaStream_t stream) {
   const Hold hold(lock_);
   for (const Route& route : routes_)
     if (route.device == device && route.filter(stream)) return route.number;

@@ -27,29 +27,33 @@ class Routes {
   Filter begin(c10::DeviceIndex device, Pool pool, Filter filter);
   void end(c10::DeviceIndex device, Pool pool);
   bool none() const noexcept { return count_.load(std::memory_order_relaxed) == 0; }
-  std::uint64_t wanting(c10::DeviceIndex device, cudaStream_t stream);  // the number of the route that wants the stream; 0: none does
+  // The number of the route that wants the stream; 0: none does.
+  std::uint64_t wanting(c10::DeviceIndex device, cudaStream_t stream) { return none() ? 0 : asked(device, stream); }
 
   // While it lives this thread passes a request on that `route` wanted (0: none did).
   class Passing {
    public:
-    Passing(std::uint64_t route, cudaStream_t stream) noexcept : route_(route), stream_(stream), before_(std::exchange(now(), this)) {}
-    ~Passing() { now() = before_; }
+    Passing(std::uint64_t route, cudaStream_t stream) noexcept : route_(route), stream_(stream), now_(this_threads), before_(std::exchange(now_, this)) {}
+    ~Passing() { now_ = before_; }
     Passing(const Passing&) = delete;
     Passing& operator=(const Passing&) = delete;
     static bool is(std::uint64_t route, cudaStream_t stream) noexcept {
-      const Passing* const here = now();
+      const Passing* const here = this_threads;
       return here != nullptr && here->route_ == route && here->stream_ == stream;
     }
 
    private:
-    static const Passing*& now() noexcept;  // this thread's
+    inline static thread_local constinit const Passing* this_threads = nullptr;
 
     const std::uint64_t route_;
     const cudaStream_t stream_;
+    const Passing*& now_;  // this thread's: where it lies is asked once
     const Passing* const before_;
   };
 
  private:
+  std::uint64_t asked(c10::DeviceIndex device, cudaStream_t stream);
+
   struct Route {
     c10::DeviceIndex device;
     Pool pool;
