@@ -4,7 +4,7 @@
 // Only for Ops that write nothing and draw nothing, and in Passes in which nothing is measured, traced or compared; what R4, R5 and R7 ask of each call is
 // done for each. Values are made anew, as memory is. Anything else is recorded by Call (recorder.cpp), and the Op that was expected stays where it is.
 // Cost: no allocation; the Pass's mutex is taken before and after the kernel.
-#include <cstring>
+#include <bit>
 
 #include "integration/torch/engine_internal.hpp"
 #include "integration/torch/pass.hpp"
@@ -20,8 +20,7 @@ bool same_single_number(const c10::IValue& a, const c10::IValue& b) {
   if (a.isNone()) return b.isNone() || (b.isTensor() && !b.toTensor().defined());
   if (a.isDevice()) return b.isDevice() && a.toDevice() == b.toDevice();
   if (!a.isDouble() || !b.isDouble()) return false;
-  const double x = a.toDouble(), y = b.toDouble();
-  return std::memcmp(&x, &y, sizeof x) == 0;  // as bits: a zero has a sign, and not-a-number is itself
+  return std::bit_cast<uint64_t>(a.toDouble()) == std::bit_cast<uint64_t>(b.toDouble());  // a zero has a sign, and not-a-number is itself
 }
 
 bool same_number(const c10::IValue& a, const c10::IValue& b) {
