@@ -4,6 +4,13 @@
 
 namespace reprise {
 
+inline void PlannedRegion::link(Piece*& head, Piece* piece) noexcept {
+  piece->bin_previous = nullptr;
+  piece->bin_next = head;
+  if (head != nullptr) head->bin_previous = piece;
+  head = piece;
+}
+
 bool PlannedRegion::prepare(std::shared_ptr<const PlannedStep> step, std::size_t strangers) noexcept {
   const std::size_t count = step->pieces().size();
   try {
@@ -91,21 +98,14 @@ Piece* PlannedRegion::any_held() noexcept {
   return nullptr;
 }
 
-void PlannedRegion::link(Piece*& head, Piece* piece) noexcept {
-  piece->bin_previous = nullptr;
-  piece->bin_next = head;
-  if (head != nullptr) head->bin_previous = piece;
-  head = piece;
-}
-
-Piece*& PlannedRegion::list_of(const Piece& piece) noexcept {
+inline Piece*& PlannedRegion::list_of(const Piece& piece) noexcept {
   if (piece.slot == kNoSlot) return late_;
   const std::size_t time = std::min<std::size_t>(pieces_[piece.slot].dies_before, count_);
   return time <= next_ && time < count_ ? late_ : due_[time];
 }
 
 // From here on `next` is expected: what is due by then and still lives is late.
-void PlannedRegion::pass_to(std::size_t next) noexcept {
+inline void PlannedRegion::pass_to(std::size_t next) noexcept {
   while (next_ < next) {
     if (pieces_[next_].elsewhere) --held_of(pieces_[next_].bytes)->awaited;
     ++next_;
@@ -148,7 +148,7 @@ bool PlannedRegion::any_near(std::size_t bytes) noexcept {
 void PlannedRegion::put(Piece* piece) noexcept {
   piece->planned = true;
   piece->slot = static_cast<std::uint32_t>(next_);
-  link(list_of(*piece), piece);
+  link(due_[std::min<std::size_t>(pieces_[next_].dies_before, count_)], piece);  // list_of(): `next` is not late, for it dies after it was born
   ++live_count_;
   live_bytes_ += piece->bytes;
   ++hits_;
