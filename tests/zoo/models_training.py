@@ -87,7 +87,7 @@ def retain_graph():
 
 @case()
 def double_backward():
-    model, x = nn.Sequential(*[m for _ in range(3) for m in (nn.Linear(32, 32), nn.Tanh(), nn.Softplus())]), torch.randn(512, 32)
+    model, x = nn.Sequential(*[m for _ in range(3) for m in (nn.Linear(32, 32), nn.Tanh(), nn.Softplus())]), torch.randn(64, 32)
 
     def step(index):
         point = x.clone().requires_grad_()
@@ -133,7 +133,7 @@ def generative_adversary():
     model = nn.ModuleDict({"make": feed_forward(32, 3), "judge": nn.Sequential(feed_forward(32, 3), nn.Linear(32, 1))})
 
     def step(index):
-        real, noise = torch.randn(512, 32), torch.randn(512, 32)
+        real, noise = torch.randn(64, 32), torch.randn(64, 32)
         made = model["make"](noise)
         mixed = (real * 0.3 + made.detach() * 0.7).requires_grad_()
         (slope,) = torch.autograd.grad(model["judge"](mixed).sum(), mixed, create_graph=True)
