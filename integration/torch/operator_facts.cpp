@@ -77,9 +77,11 @@ void look_at_arguments(const c10::FunctionSchema& schema, OperatorFacts& facts) 
   }
 }
 
-// By name: whatever may multiply matrices asks, and only convolutions, recurrent layers and what hides several of those ask for other precisions as well.
+// By name: whatever may multiply matrices asks (solvers too: on CUDA they go through the same handle), and only convolutions, recurrent layers and what hides
+// several of those ask for other precisions as well.
 PrecisionRead precision_read(std::string_view name, bool elementwise) {
-  constexpr std::string_view kProducts[] = {"mm", "matmul", "dot", "mv", "addr", "linear", "cdist", "affine", "matrix", "linalg"};
+  constexpr std::string_view kProducts[] = {"mm",     "matmul", "dot",    "mv",    "addr",     "linear",  "cdist",
+                                            "affine", "matrix", "linalg", "solve", "cholesky", "inverse", "qr"};
   constexpr std::string_view kSeveral[] = {"conv", "rnn", "lstm", "gru", "attention", "transformer", "mkldnn", "cudnn", "miopen"};
   const auto names_one_of = [&](const auto& words) {
     return std::any_of(std::begin(words), std::end(words), [&](std::string_view word) { return name.find(word) != std::string_view::npos; });
