@@ -17,9 +17,7 @@ std::size_t CachingAllocator::rounded_bytes(const void* pointer) const noexcept 
 
 void CachingAllocator::free_locked(void* pointer) noexcept {
   const std::size_t offset = offset_of(pointer);
-  const std::size_t requested = size_of(pointer), rounded = rounded_bytes(pointer);
-  counts_.remove(requested, rounded);
-  if (pools_.wanted()) pools_.remove(requested, rounded);
+  count_out_locked(size_of(pointer), rounded_bytes(pointer));
   bool recorded = false;
   if (offset >= small_zone_bytes_) {
     Piece& piece = piece_of(pointer);

@@ -225,8 +225,7 @@ inline bool CachingAllocator::keep_piece_locked(std::size_t offset) noexcept {
     if (!piece->planned || piece->recorded) return false;
     heap_.give_planned(piece);
   }
-  counts_.remove(requested, rounded);
-  if (pools_.wanted()) pools_.remove(requested, rounded);
+  count_out_locked(requested, rounded);
   return true;
 }
 

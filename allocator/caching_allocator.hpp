@@ -114,6 +114,10 @@ class CachingAllocator {
   bool take_hit_locked(std::size_t bytes, void*& pointer) noexcept;
   void* handed_out_locked(Piece& piece, std::size_t bytes) noexcept;
   void count_in_locked(const Piece& piece) noexcept;
+  void count_out_locked(std::size_t requested, std::size_t rounded) noexcept {
+    counts_.remove(requested, rounded);
+    if (pools_.wanted()) pools_.remove(requested, rounded);
+  }
   static void* told(AllocationObserver& observer, void* pointer, std::size_t bytes) noexcept;
   void* allocate_slow(std::size_t bytes, StreamId stream) noexcept;
   void* allocate_locked(std::size_t bytes, StreamId stream) noexcept;
