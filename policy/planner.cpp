@@ -12,12 +12,6 @@
 namespace reprise {
 namespace {
 
-constexpr int64_t kLargeLimit = int64_t{16} << 20, kRoom = int64_t{128} << 10;
-
-// A real core begins a Pass with slabs and pages in use that the simulated one does not have.
-int64_t room_in(int64_t limit) { return limit >= kLargeLimit ? limit - kRoom : limit; }
-int64_t limit_for(int64_t bytes) { return bytes + kRoom >= kLargeLimit ? bytes + kRoom : bytes; }
-
 void check_limit(int64_t limit) {
   if (limit < 0 || limit >= kNoLimit)
     throw std::invalid_argument("plan: limit_bytes is " + std::to_string(limit) + ", must be in [0, " + std::to_string(kNoLimit) + ")");
@@ -67,23 +61,23 @@ struct Planner::State {
   }
 
   // The fastest that fits, or nullptr.
-  const Found* fitting(int64_t room) const {
+  const Found* fitting(int64_t limit) const {
     const Found* best = nullptr;
     for (const Found& f : found)
-      if (f.needs <= room) best = &f;
+      if (f.needs <= limit) best = &f;
     return best;
   }
 
-  bool is_near_the_bound(int64_t room) {
-    const Found* f = fitting(room);
-    return f && f->plan.added_seconds <= 1.05 * bound.run(room, f->plan.added_seconds).seconds;
+  bool is_near_the_bound(int64_t limit) {
+    const Found* f = fitting(limit);
+    return f && f->plan.added_seconds <= 1.05 * bound.run(limit, f->plan.added_seconds).seconds;
   }
 
-  // Neighbours in bytes: where a search for `room` may begin. close: so near, in seconds too, that little work is left.
-  std::vector<Choice> neighbours(int64_t room, bool& close) const {
+  // Neighbours in bytes: where a search for `limit` may begin. close: so near, in seconds too, that little work is left.
+  std::vector<Choice> neighbours(int64_t limit, bool& close) const {
     std::vector<Choice> out;
-    const auto above = std::find_if(found.begin(), found.end(), [&](const Found& f) { return f.needs > room; });
-    const auto near = [&](const Found& f) { return std::abs(static_cast<double>(f.needs - room)) < 0.08 * static_cast<double>(room); };
+    const auto above = std::find_if(found.begin(), found.end(), [&](const Found& f) { return f.needs > limit; });
+    const auto near = [&](const Found& f) { return std::abs(static_cast<double>(f.needs - limit)) < 0.08 * static_cast<double>(limit); };
     const auto offer = [&](const Found& f) {
       if (f.choice) out.push_back(*f.choice);
     };
@@ -95,22 +89,22 @@ struct Planner::State {
   }
 
   // Those, and the bound's cuts.
-  std::vector<Choice> starts(int64_t room, bool& close) {
-    std::vector<Choice> out = neighbours(room, close);
-    for (Choice& c : bound.run(room, 0).choices) out.push_back(std::move(c));
+  std::vector<Choice> starts(int64_t limit, bool& close) {
+    std::vector<Choice> out = neighbours(limit, close);
+    for (Choice& c : bound.run(limit, 0).choices) out.push_back(std::move(c));
     return out;
   }
 
   // Searches until the reserved bytes of the simulated core fit too; all that was looked at is remembered.
-  void look(int64_t room, std::vector<Choice> starts, double share) {
-    int64_t target = room;
+  void look(int64_t limit, std::vector<Choice> starts, double share) {
+    int64_t target = limit;
     for (int32_t attempt = 0; attempt < std::max(1, options.simulate_attempts) && target > 0; attempt++) {
       const reprise::Found f = search().run(target, starts, attempt == 0 ? share : share / 4);
-      const Plan p = priced(f.choice, "auto", room);
+      const Plan p = priced(f.choice, "auto", limit);
       remember(f.choice, p);
-      if (!f.fits || needs(p) <= room) return;
+      if (!f.fits || needs(p) <= limit) return;
       starts.push_back(f.choice);  // the next attempt begins where this one ended
-      target = std::min(target, p.predicted_live_bytes) - (p.predicted_reserved_bytes - room);
+      target = std::min(target, p.predicted_live_bytes) - (p.predicted_reserved_bytes - limit);
     }
   }
 
@@ -146,22 +140,21 @@ Plan Planner::plan(int64_t limit) {
   check_limit(limit);
   State& s = *state_;
   if (limit == 0) return scheme("none");
-  const int64_t room = room_in(limit);
   if (std::find(s.asked.begin(), s.asked.end(), limit) == s.asked.end()) {
     if (s.options.search.effort > 1.5)  // time enough to come from where more fits
       for (double more : {1.3, 1.15, 1.05}) {
-        const auto wider = static_cast<int64_t>(more * static_cast<double>(room));
+        const auto wider = static_cast<int64_t>(more * static_cast<double>(limit));
         bool close = false;
         s.look(wider, s.starts(wider, close), 0.2);
       }
     bool close = false;
-    std::vector<Choice> starts = s.starts(room, close);
-    if (close) s.look(room, starts, 0.4);
-    if (!close || !s.is_near_the_bound(room)) s.look(room, std::move(starts), close ? 0.8 : 1.0);
+    std::vector<Choice> starts = s.starts(limit, close);
+    if (close) s.look(limit, starts, 0.4);
+    if (!close || !s.is_near_the_bound(limit)) s.look(limit, std::move(starts), close ? 0.8 : 1.0);
     s.asked.push_back(limit);
   }
-  if (!s.fitting(room)) smallest_limit();  // what needs least may fit
-  const State::Found* f = s.fitting(room);
+  if (!s.fitting(limit)) smallest_limit();  // what needs least may fit
+  const State::Found* f = s.fitting(limit);
   if (!f) throw InfeasibleLimit(limit, smallest_limit());
   Plan p = f->plan;
   p.limit_bytes = limit;
@@ -182,7 +175,7 @@ int64_t Planner::smallest_limit() {
     s.look(1, {}, 1.0);
     s.least_known = true;
   }
-  return limit_for(s.found.front().needs);
+  return s.found.front().needs;
 }
 
 // Down from plain, then up from the least: each limit begins where its neighbours ended.
@@ -196,19 +189,19 @@ Frontier Planner::frontier(int32_t count) {
     limits.push_back(low + static_cast<int64_t>(static_cast<double>(high - low) * std::pow(static_cast<double>(k) / count, 1.5)));
   bool close = false;
   for (int64_t l : limits) {
-    std::vector<Choice> starts = s.neighbours(room_in(l), close);
-    for (Choice& c : s.bound.run_next(room_in(l), 0).choices) starts.push_back(std::move(c));
-    s.look(room_in(l), std::move(starts), 0.12);
+    std::vector<Choice> starts = s.neighbours(l, close);
+    for (Choice& c : s.bound.run_next(l, 0).choices) starts.push_back(std::move(c));
+    s.look(l, std::move(starts), 0.12);
   }
-  for (size_t k = limits.size(); k-- > 0;) s.look(room_in(limits[k]), s.neighbours(room_in(limits[k]), close), 0.06);
+  for (size_t k = limits.size(); k-- > 0;) s.look(limits[k], s.neighbours(limits[k], close), 0.06);
   Frontier out;
   out.trace_signature = s.profile.data().trace_signature;
   out.asked = s.asked;  // not the sweep's own: it looked at each with a tenth of what a limit gets that somebody asks for
   for (const State::Found& f : s.found) {
     if (f.plan.added_seconds <= 0) continue;
     out.plans.push_back(f.plan);
-    out.plans.back().limit_bytes = limit_for(f.needs);
-    out.plans.back().lower_bound_seconds = s.bound.at_least(limit_for(f.needs));
+    out.plans.back().limit_bytes = f.needs;
+    out.plans.back().lower_bound_seconds = s.bound.at_least(f.needs);
   }
   out.plans.push_back(std::move(none));
   return out;

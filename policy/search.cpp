@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <span>
 
 namespace reprise {
 namespace {
@@ -39,11 +40,34 @@ void Search::find_candidates() {
   candidate_.resize(used.size());
   for (int32_t v = 0; v < in_.values(); v++) {
     const bool tiny = in_.bytes[at(v)] < small;
-    if (tiny && in_.saved[at(v)]) base_.keep[at(v)] = 1;
     candidate_[at(v)] = !in_.must_keep[at(v)] && !tiny && (in_.saved[at(v)] || used[at(v)]);
     if (candidate_[at(v)]) candidates_.push_back(v);
     base_.pack[at(v)] = candidate_[at(v)] && in_.packed_bytes[at(v)] > 0;
   }
+  for (int32_t v = 0; v < in_.values(); v++) {
+    if (candidate_[at(v)] || !in_.saved[at(v)]) continue;
+    const int32_t of = larger_beside(v);
+    if (of < 0) base_.keep[at(v)] = 1;
+    else followers_.push_back({v, of});
+  }
+}
+
+// Of those that the same Ops make, -1: none.
+int32_t Search::larger_beside(int32_t v) const {
+  const auto makers = [&](int32_t u) {
+    return std::span(in_.maker).subspan(size_t(in_.maker_at[at(u)]), size_t(in_.maker_at[at(u) + 1] - in_.maker_at[at(u)]));
+  };
+  if (in_.must_keep[at(v)] || makers(v).empty()) return -1;
+  const int32_t op = in_.last_maker(v);
+  for (int32_t k = in_.made_at[at(op)]; k < in_.made_at[at(op) + 1]; k++) {
+    const int32_t u = in_.made[at(k)];
+    if (candidate_[at(u)] && in_.saved[at(u)] && std::ranges::equal(makers(u), makers(v))) return u;
+  }
+  return -1;
+}
+
+void Search::follow(Choice& c) const {
+  for (const Follower& f : followers_) c.keep[at(f.value)] = c.keep[at(f.of)], c.memo[at(f.value)] = c.memo[at(f.of)];
 }
 
 void Search::find_families(const std::vector<Block>& blocks) {
@@ -72,6 +96,7 @@ void Search::find_families(const std::vector<Block>& blocks) {
 }
 
 void Search::price(int64_t limit) {
+  follow(now_);
   pricer_.price(now_, limit);
   prices_ += 1 + pricer_.operations() / std::max(1, in_.ops());  // what runs much again takes longer to price
   remember(limit);

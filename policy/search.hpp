@@ -18,7 +18,7 @@ struct SearchOptions {
   int64_t prices = 0;  // how many Choices to price; 0: as many as take about effort times 0.3 s
   double effort = 1;
   double guard_seconds = 10;  // stop then, whatever is left
-  double small_share = 2e-4;  // saved Values below this share of the plain peak are kept always
+  double small_share = 2e-4;  // saved Values below this share of the plain peak are kept always, but for those that come with a larger one
 };
 
 struct Found {
@@ -54,6 +54,8 @@ class Search {
   };
 
   void find_candidates();
+  int32_t larger_beside(int32_t v) const;
+  void follow(Choice& choice) const;
   void find_families(const std::vector<Block>& blocks);
   void make_starts(const std::vector<Block>& blocks);
   void add_start(const std::vector<int32_t>& kept, const std::vector<int32_t>& cuts);
@@ -94,6 +96,10 @@ class Search {
   int64_t best_peak_ = 0, prices_ = 0, until_ = 0;
   std::vector<uint8_t> candidate_;
   std::vector<int32_t> candidates_;  // Values that may be kept or not
+  struct Follower {
+    int32_t value, of;
+  };
+  std::vector<Follower> followers_;  // small Values, treated as the larger one that the same Ops make: what brings that one back brings them too
   std::vector<Family> families_, cuts_;
   std::vector<Start> starts_;
   std::mt19937_64 rng_{1};

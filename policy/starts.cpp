@@ -47,6 +47,7 @@ void Search::add_start(const std::vector<int32_t>& kept, const std::vector<int32
 }
 
 void Search::offer(Choice c) {
+  follow(c);
   if (std::any_of(starts_.begin(), starts_.end(), [&](const Start& s) { return s.choice == c; })) return;
   pricer_.price(c, kNoLimit);
   starts_.push_back({std::move(c), pricer_.seconds(), pricer_.peak_bytes()});

@@ -12,6 +12,11 @@ namespace {
 
 constexpr int kAttempts = 3;
 constexpr int64_t kLooks = 40'000'000;  // of a placement that training may follow: tenths of a second at most
+constexpr int64_t kLargeLimit = int64_t{16} << 20, kRoom = int64_t{128} << 10;
+
+// A real core begins a Pass with slabs and pages in use that the simulated one does not have: what a Plan is made for.
+int64_t without_room(int64_t limit_bytes) { return limit_bytes >= kLargeLimit ? limit_bytes - kRoom : limit_bytes; }
+int64_t with_room(int64_t bytes) { return bytes + kRoom >= kLargeLimit ? bytes + kRoom : bytes; }
 
 }  // namespace
 
@@ -65,7 +70,7 @@ Plan StepPlanner::tried(Plan plan, int64_t limit_bytes, const StartLayout& start
 
 PlanResult StepPlanner::automatic(int64_t limit_bytes, const StartLayout& start) {
   PlanResult result;
-  int64_t target = limit_bytes, least = INT64_MAX;
+  int64_t target = without_room(limit_bytes), least = INT64_MAX;
   std::string why;
   for (int attempt = 0; attempt < kAttempts && target > 0; attempt++) {
     std::optional<Plan> found;
@@ -73,7 +78,7 @@ PlanResult StepPlanner::automatic(int64_t limit_bytes, const StartLayout& start)
     try {
       found = planner_.plan(target);
     } catch (const InfeasibleLimit& e) {
-      if (why.empty()) why = e.what();
+      if (why.empty()) why = InfeasibleLimit(limit_bytes, with_room(e.smallest_limit_bytes)).what();
       found = planner_.plan(e.smallest_limit_bytes);
       smallest = true;
     }
@@ -133,7 +138,7 @@ Frontier StepPlanner::known() {
 int64_t StepPlanner::smallest_limit(const StartLayout& start) {
   std::lock_guard<std::mutex> lock(mutex_);
   const int64_t limit = planner_.smallest_limit();
-  return std::max(limit, tried(planner_.plan(limit), limit, start).predicted_reserved_bytes);
+  return std::max(with_room(limit), tried(planner_.plan(limit), limit, start).predicted_reserved_bytes);
 }
 
 int64_t smallest_budget_for(const Known& known, int64_t beside_bytes, const StartLayout& start) {

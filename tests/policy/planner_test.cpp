@@ -75,6 +75,43 @@ TEST(Planner, InfeasibleNamesTheSmallestLimit) {
 }
 
 // Quality: at the limits that matter no plan is further from the proven bound than it was when this was written down.
+TEST(Planner, UsesALimitToTheByte) {
+  const Profile profile = Profile::from_trace(testing::chain(64, 1 << 20));
+  PlannerOptions options = quick();
+  options.simulate = true;
+  const Plan found = plan(profile, 40 << 20, options);
+  const int64_t needs = std::max(found.predicted_live_bytes, found.predicted_reserved_bytes);
+  EXPECT_LE(plan(profile, needs, options).added_seconds, found.added_seconds + 1e-9);
+}
+
+// Layers of a matrix product and a norm, whose statistics are too small to be asked about: what brings a norm back brings them too.
+TEST(Planner, SmallValuesComeAndGoWithTheLargerOneBesideThem) {
+  constexpr int32_t kLayers = 12;
+  constexpr int64_t kMiB = 1 << 20, kStatistics = 4096;
+  testing::Tracer t;
+  const int32_t weight = t.outside(kMiB);
+  std::vector<int32_t> product, norm;
+  for (int32_t i = 0; i < kLayers; i++) {
+    product.push_back(t.op("addmm", {norm.empty() ? t.outside(kMiB) : norm.back(), weight}, kMiB, 8));
+    norm.push_back(t.op("native_layer_norm", {product.back()}, kMiB, 0.5, 0, kStatistics));
+    for (int32_t v : {product.back(), norm.back(), norm.back() + 1}) t.save(v);
+    t.gone(product.back());
+    t.gone(norm.back() + 1);
+    if (i > 0) t.gone(norm[size_t(i) - 1]);
+  }
+  t.gone(norm.back());
+  t.forward_end();
+  for (int32_t i = kLayers; i-- > 0;) {
+    t.node({norm[size_t(i)]}, {norm[size_t(i)]});
+    t.node({product[size_t(i)], norm[size_t(i)] + 1}, {product[size_t(i)], norm[size_t(i)] + 1});
+  }
+  const Profile profile = Profile::from_trace(t.finish());
+  const int64_t products = kLayers * kMiB;
+  ASSERT_LT(kStatistics, static_cast<int64_t>(PlannerOptions{}.search.small_share * static_cast<double>(2 * products)));
+  const Plan found = plan(profile, products + 2 * kMiB + kStatistics, quick());  // all products, and two norms while one is made of the other
+  EXPECT_NEAR(found.added_seconds, (kLayers - 1) * 0.5, 1e-3);                   // the last norm is still there when backward begins
+}
+
 TEST(Planner, StaysNearTheBound) {
   const Profile profile = Profile::from_trace(testing::transformer(12, 1 << 16));
   Planner planner(profile, [] {

@@ -22,8 +22,8 @@ class Tracer {
     return add(v);
   }
 
-  // One Op that reads `inputs` and makes one Value of `bytes`, with a temporary of `temporary` bytes.
-  int32_t op(const std::string& name, std::vector<int32_t> inputs, int64_t bytes, double seconds = 1, int64_t temporary = 0) {
+  // One Op that reads `inputs` and makes one Value of `bytes`, with a temporary of `temporary` bytes. beside > 0: and a second one (the next number) of so many.
+  int32_t op(const std::string& name, std::vector<int32_t> inputs, int64_t bytes, double seconds = 1, int64_t temporary = 0, int64_t beside = 0) {
     const auto number = static_cast<int32_t>(trace.ops.size());
     TraceOp o;
     o.name = name;
@@ -40,6 +40,14 @@ class Tracer {
     if (temporary > 0) mark(Mark::kFree, 1'000'000'000 + number, temporary);
     mark(Mark::kBorn, made, address(made));
     o.outputs = {made};
+    if (beside > 0) {
+      TraceValue second;
+      second.bytes = beside;
+      second.producer = number;
+      o.outputs.push_back(add(second));
+      allocate(beside, address(made + 1));
+      mark(Mark::kBorn, made + 1, address(made + 1));
+    }
     trace.ops.push_back(std::move(o));
     mark(Mark::kOpEnd, number);
     return made;
