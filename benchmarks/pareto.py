@@ -62,7 +62,7 @@ class Drawing:
             self.text(left - 8, self.y(ratio) + 4, f"{ratio:.2f}", anchor="end")
             ratio += step
         self.text(left + WIDTH / 2, bottom + 34, "activation bytes, of plain's", anchor="middle")
-        self.text(8, TOP - 6, "step over plain's")
+        self.text(8, TOP - 6, "step over plain's: filled, plain's and the counted added work; hollow, measured CPU time")
 
     def curve(self, points, colour, name, dashes=""):
         points = [p for p in points if p[1] <= self.highest]
@@ -74,6 +74,15 @@ class Drawing:
         self.parts.append(f'<circle cx="{self.x(share):.1f}" cy="{self.y(ratio):.1f}" r="3.5" fill="{colour}"/>')
         if name:
             self.text(self.x(share) + 6, self.y(ratio) - 4, name + (f" ({ratio:.2f})" if ratio > self.highest else ""), 10, colour)
+
+    def measured(self, share, counted, ratio, name, colour):
+        """A step measured at `ratio`, hollow, joined to what is counted of it, filled (None: nothing is)."""
+        if counted is None:
+            self.text(self.x(share) + 6, self.y(ratio) - 4, name, 10, colour)
+        else:
+            self.line([(self.x(share), self.y(counted)), (self.x(share), self.y(ratio))], colour, 0.5)
+            self.point(share, counted, name, colour)
+        self.parts.append(f'<circle cx="{self.x(share):.1f}" cy="{self.y(ratio):.1f}" r="2.5" fill="white" stroke="{colour}"/>')
 
     def svg(self):
         body = "\n".join(self.parts)

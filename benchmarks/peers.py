@@ -290,10 +290,10 @@ def draw(name, row):
         drawing.curve(pareto.chain_curve(64, plain, 4 * MIB, row["layer_seconds"], row["step_seconds"]), "#999", "theory's optimum over layers", "4 3")
     drawing.curve(curve, "#06c", "reprise, predicted")
     for key, r in cells.items():
-        if "peak" in r and key.startswith("auto"):
-            drawing.point(r["peak"] / plain, middle_time(r), "", "#06c")
-    for key, r in peers.items():
-        drawing.point(r["peak"] / plain, middle_time(r), key, "#a33" if r["equal"] else "#bbb")
+        if "peak" in r:
+            ours = key.startswith("auto")
+            drawing.measured(r["peak"] / plain, None if r["work"] is None else 1 + r["work"], middle_time(r), "" if ours else key,
+                             "#06c" if ours else "#a33" if r["equal"] else "#bbb")
     return drawing.svg()
 
 
