@@ -6,7 +6,8 @@ so a run that --minutes ended goes on where it stopped. It also writes out/peers
 
 Two measures of what a scheme adds to a step:
   time   the ratio of CPU seconds to plain's step of the same round: what a user sees, but noise of a shared machine is in it
-  work   Σ seconds of the operators that run again, over plain's step seconds: counted, no noise but that of the operators' medians; Python's part of a peer is not in it
+  work   Σ seconds of the operators that run again, over plain's step seconds: counted, no noise but that of the operators' medians, one clock for peers and ours; Python's part of a
+         peer is not in it
 equal: loss, all gradients and all buffers of four steps have plain's bits. --predicted: our column by the planner alone, from one recorded step; nothing of ours runs."""
 
 import argparse
@@ -15,6 +16,7 @@ import pathlib
 import statistics
 import sys
 import time
+from collections import defaultdict
 
 import pareto
 import plans
@@ -45,6 +47,11 @@ def median_step(cell, rounds, plain):
     return found
 
 
+def name_of(key):
+    """aten.addmm.default [(8, 8), (8, 8)] is aten::addmm."""
+    return "::".join(key.split(" ")[0].split(".")[:2])
+
+
 def counted_peer(table, plain):
     """Seconds of what ran more often than under plain, at plain's own seconds a call."""
     seconds = 0.0
@@ -71,6 +78,16 @@ class Recorded:
         self.seconds = [statistics.median(equal[op["signature"]]) for op in profile["ops"]]
         self.names = [op["name"] for op in profile["ops"]]
         self.packed = {v["trace_value"]: v["packed"] for v in profile["values"] if v.get("packed")}
+
+    def clock_of(self, table):
+        """Our medians over the seconds of `table`, one plain step's under a dispatch mode on a shared machine: of the operators that forward alone runs."""
+        mine, theirs = defaultdict(lambda: [0, 0.0]), defaultdict(lambda: [0, 0.0])
+        for rows, pairs in ((mine, zip(self.names, ((1, s) for s in self.seconds))), (theirs, ((name_of(key), row) for key, row in table.items()))):
+            for name, (calls, seconds) in pairs:
+                rows[name][0] += calls
+                rows[name][1] += seconds
+        both = [name for name in mine if name in theirs and mine[name][0] == theirs[name][0]]
+        return sum(mine[name][1] for name in both) / sum(theirs[name][1] for name in both)
 
     def work(self, plan):
         """Seconds that a followed Plan adds, by the same medians."""
@@ -143,7 +160,7 @@ class Bench:
         except Ended:
             return None
         seen = sum(calls for calls, _ in table.values())
-        return counted_peer(table, plain["table"]) / recorded.step_seconds if seen >= sum(calls for calls, _ in plain["table"].values()) else None
+        return counted_peer(table, plain["table"]) * recorded.clock_of(plain["table"]) / recorded.step_seconds if seen >= sum(calls for calls, _ in plain["table"].values()) else None
 
     def cells_of(self, row, plain):
         """(key, scheme, limit) of what is to be run; per-block's own peak is known only when per-block has run."""

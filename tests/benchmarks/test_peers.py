@@ -45,6 +45,14 @@ def test_work_is_counted_at_plains_own_seconds():
     assert peers.counted_peer({"mm": [3, 30.0]}, plain) == 0
 
 
+def test_peers_and_ours_are_priced_by_one_clock():
+    """Operators that backward runs too (here mm) are left out; the others took twice our medians in the step that was counted."""
+    recorded = peers.Recorded.__new__(peers.Recorded)
+    recorded.names, recorded.seconds = ["aten::addmm", "aten::addmm", "aten::gelu", "aten::mm"], [3.0, 3.0, 1.0, 50.0]
+    table = {"aten.addmm.default [(8, 8)]": [1, 6.0], "aten.addmm.default [(8, 4)]": [1, 6.0], "aten.gelu.default [(8, 8)]": [1, 2.0], "aten.mm.default [(8, 8)]": [3, 7.0]}
+    assert recorded.clock_of(table) == 0.5
+
+
 @pytest.mark.hangs_after(1200)
 def test_a_small_table(tmp_path):
     """One model, one peer, one cap: equal numbers, no more bytes than asked, and nothing is run twice."""
