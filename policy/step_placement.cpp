@@ -74,6 +74,9 @@ std::shared_ptr<const PlannedStep> AllocationLog::placed(int64_t looks) const {
 
 std::shared_ptr<const PlannedStep> placed_step(const Plan& plan, const Profile& profile, const HeapShape& heap, int64_t looks) {
   if (!heap.places) return nullptr;
+  size_t again = 0;
+  for (const Group& g : plan.groups) again += g.ops.size();
+  if (again > kMostAgain + 8 * profile.ops().size()) return nullptr;
   AllocationLog log(heap);
   LogMemory memory(log);
   Simulated counts;

@@ -10,7 +10,9 @@
 #include "allocator/caching_allocator.hpp"
 #include "allocator/simulated/simulated_device.hpp"
 #include "policy/placement_search.hpp"
+#include "policy/schemes.hpp"
 #include "policy/step_placement.hpp"
+#include "tests/policy/tracer.hpp"
 
 namespace reprise {
 namespace {
@@ -193,6 +195,16 @@ TEST(StepPlacement, AStepThatRepeatsReservesWhatWasPlaced) {
     EXPECT_EQ(core.statistics().planned_misses, 0u) << "seed " << seed;
     EXPECT_EQ(core.statistics().planned_hits, 2 * lives.size()) << "seed " << seed;
   }
+}
+
+TEST(StepPlacement, NobodyWaitsForThePlacesOfAPlanThatRunsEverythingAHundredTimes) {
+  const Profile profile = Profile::from_trace(testing::chain(200, 1 << 20));
+  const Plan full = scheme_plan(profile, "full");
+  size_t again = 0;
+  for (const Group& g : full.groups) again += g.ops.size();
+  ASSERT_GT(again, kMostAgain + 8 * profile.ops().size());
+  EXPECT_EQ(placed_step(full, profile), nullptr);
+  EXPECT_NE(placed_step(scheme_plan(profile, "sqrt"), profile), nullptr);
 }
 
 }  // namespace
