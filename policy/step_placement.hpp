@@ -38,9 +38,10 @@ class AllocationLog {
   std::map<int64_t, int> outside_;                     // rounded bytes -> how many were freed
 };
 
+inline constexpr std::size_t kMostAgain = 20'000;
+
 // Of the Pass that `plan` will make, as it is simulated. nullptr: it allocates no pieces, a heap of that shape places nothing, or so many Ops run again (more than kMostAgain
 // and eight times the forward's) that placing all their pieces would take seconds, for a Plan that nobody trains with.
-inline constexpr std::size_t kMostAgain = 20'000;
 std::shared_ptr<const PlannedStep> placed_step(const Plan& plan, const Profile& profile, const HeapShape& heap = {}, int64_t looks = 2'000'000);
 
 }  // namespace reprise

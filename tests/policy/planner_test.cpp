@@ -74,7 +74,6 @@ TEST(Planner, InfeasibleNamesTheSmallestLimit) {
   }
 }
 
-// Quality: at the limits that matter no plan is further from the proven bound than it was when this was written down.
 TEST(Planner, UsesALimitToTheByte) {
   const Profile profile = Profile::from_trace(testing::chain(64, 1 << 20));
   PlannerOptions options = quick();
@@ -112,6 +111,7 @@ TEST(Planner, SmallValuesComeAndGoWithTheLargerOneBesideThem) {
   EXPECT_NEAR(found.added_seconds, (kLayers - 1) * 0.5, 1e-3);                   // the last norm is still there when backward begins
 }
 
+// Quality: at the limits that matter no plan is further from the proven bound than it was when this was written down.
 TEST(Planner, StaysNearTheBound) {
   const Profile profile = Profile::from_trace(testing::transformer(12, 1 << 16));
   Planner planner(profile, [] {
